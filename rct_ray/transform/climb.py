@@ -1,0 +1,204 @@
+"""Climb a tower on moments alone: codes, what they charge and what they lose, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from rct_ray.transform.basis import Array, Basis
+from rct_ray.transform.moments import CoordinateMoments
+from rct_ray.transform.spectrum import components_needed, eigendecomposition, participation_ratio
+from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
+
+Metric: TypeAlias = Literal["isometric", "amplitude"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One stage as an affine code: x -> (x - mean) E and back, code -> code D + mean.
+
+    Attributes
+    ----------
+    encoder, decoder : ndarray of shape (m, n) and (n, m), float64
+    mean : ndarray of shape (m,), float64
+    charge : int
+        Parameters of the decoder; a fixed basis is free.
+    code : CoordinateMoments
+        Moments of the code.
+    participation_ratio : float or None
+        Of the stage's input, for a PCA.
+    """
+
+    encoder: Array
+    decoder: Array
+    mean: Array
+    charge: int
+    code: CoordinateMoments
+    participation_ratio: float | None = None
+
+    @property
+    def n_components(self) -> int:
+        """Numbers a row of the code has."""
+        return int(self.encoder.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AffineCode:
+    """Some steps in a row as one code: x E - origin, decoded as code D + offset."""
+
+    encoder: Array
+    decoder: Array
+    origin: Array
+    offset: Array
+
+    @classmethod
+    def of_frame(cls, frame: Array) -> AffineCode:
+        """Coordinates in an orthonormal frame, shape (d, K)."""
+        width, size = frame.shape
+        return cls(frame, frame.T, np.zeros(size), np.zeros(width))
+
+    def then(self, step: Step) -> AffineCode:
+        """Take one more step."""
+        return AffineCode(
+            encoder=self.encoder @ step.encoder,
+            decoder=step.decoder @ self.decoder,
+            origin=(self.origin + step.mean) @ step.encoder,
+            offset=step.mean @ self.decoder + self.offset,
+        )
+
+    def encode(self, rows: Array) -> Array:
+        """Codes of rows, shape (n, d) -> (n, K)."""
+        return np.asarray(rows @ self.encoder - self.origin)
+
+    def decode(self, codes: Array) -> Array:
+        """Rows of codes, shape (n, K) -> (n, d)."""
+        return np.asarray(codes @ self.decoder + self.offset)
+
+    def lost(self, moments: CoordinateMoments) -> float:
+        """Sum of squares of x - decode(encode(x)) over the rows behind some moments of x.
+
+        tr(F^T S F) + n |bias|^2 with F = I - E D and S the scatter.
+        """
+        forgotten = np.eye(len(self.encoder)) - self.encoder @ self.decoder
+        bias = moments.mean @ forgotten + self.origin @ self.decoder - self.offset
+        scattered = float(np.vdot(forgotten, moments.scatter @ forgotten))
+        return max(0.0, scattered + moments.rows * float(bias @ bias))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rung:
+    """A level above the weights.
+
+    `params` are all floats charged: the code, and every decoder from here down. `sse` is the sum of squares
+    lost of the weights; `sse_prev` of `sst_prev` is lost of the level below, in its own coordinates.
+    """
+
+    stage: Stage
+    step: Step
+    params: int
+    sse: float
+    sse_prev: float
+    sst_prev: float
+
+
+def climb(
+    base: CoordinateMoments,
+    outside: float,
+    stages: Sequence[Stage],
+    basis: Basis | None,
+    metric: Metric = "isometric",
+    kept: Sequence[int] | None = None,
+) -> list[Rung]:
+    """Climb a tower from the moments of its first orthonormal coordinates.
+
+    Parameters
+    ----------
+    base : CoordinateMoments
+        Of the isometric amplitudes B = W Q if the first stage is a fixed basis, else of the columns of W.
+    outside : float
+        Sum of squares of W that `base` does not hold: ||W||^2 - ||B||^2, or 0 for the columns.
+    stages : sequence of Stage
+    basis : Basis or None
+        The first stage's, if it is a fixed one.
+    metric : {"isometric", "amplitude"}
+        Coordinates that later stages see: orthonormal ones, or the least-squares amplitudes of the functions.
+    kept : sequence of int, optional
+        Components to keep at each level, instead of what the thresholds say (a null at equal charge).
+
+    Returns
+    -------
+    list of Rung
+        One a stage. SSE follows from moments alone: what is outside the base, plus what coding and decoding
+        loses of the base (`AffineCode.lost`).
+    """
+    first = _first_step(base, stages[0], basis, metric, kept)
+    steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
+    code = AffineCode.of_frame(np.eye(len(base.mean)))
+    rungs, below, charged = [], base, 0
+    for level, (stage, step) in enumerate(zip(stages, steps, strict=True)):
+        code = code.then(step)
+        charged += step.charge
+        sse = outside + code.lost(base)
+        if level == 0:
+            sse_prev, sst_prev = sse, outside + base.energy
+        else:
+            alone = AffineCode.of_frame(np.eye(len(below.mean))).then(step)
+            sse_prev, sst_prev = alone.lost(below), below.energy
+        rungs.append(Rung(stage, step, base.rows * step.n_components + charged, sse, sse_prev, sst_prev))
+        below = step.code
+    return rungs
+
+
+def _first_step(
+    base: CoordinateMoments, stage: Stage, basis: Basis | None, metric: Metric, kept: Sequence[int] | None
+) -> Step:
+    if not isinstance(stage, FixedStage):
+        return _step(base, stage, metric, kept[0] if kept else None)
+    if basis is None:
+        raise ValueError("a fixed first stage needs its basis")
+    size = len(base.mean)
+    if metric == "isometric":
+        return Step(np.eye(size), np.eye(size), np.zeros(size), 0, base)
+    encoder, decoder = basis.unmixing(), basis.mixing.T
+    return Step(encoder, decoder, np.zeros(size), 0, base.mapped(encoder))
+
+
+def _later_steps(
+    code: CoordinateMoments, stages: Sequence[Stage], metric: Metric, kept: Sequence[int] | None
+) -> Iterator[Step]:
+    for level, stage in enumerate(stages, start=1):
+        step = _step(code, stage, metric, kept[level] if kept else None)
+        yield step
+        code = step.code
+
+
+def _step(below: CoordinateMoments, stage: Stage, metric: Metric, kept: int | None) -> Step:
+    if isinstance(stage, PCAStage):
+        return _pca_step(below, stage.threshold, kept)
+    if isinstance(stage, SVDStage):
+        return _svd_step(below, min(stage.components_for(len(below.mean)), len(below.mean)))
+    # How many components arrive here is only known now, so a later stage takes as many as there are.
+    count = min(stage.components_for(len(below.mean)), len(below.mean))
+    basis = replace(stage, n_components=count).basis(len(below.mean))
+    if metric == "amplitude":
+        encoder, decoder = basis.frame @ basis.unmixing(), basis.functions
+    else:
+        encoder, decoder = basis.frame, basis.frame.T
+    return Step(encoder, decoder, np.zeros(len(below.mean)), 0, below.mapped(encoder))
+
+
+def _pca_step(below: CoordinateMoments, threshold: float, kept: int | None) -> Step:
+    spectrum = eigendecomposition(below.scatter)
+    count = kept or components_needed(spectrum.eigenvalues, threshold)
+    decoder = spectrum.components[:count]
+    code = CoordinateMoments(below.rows, np.zeros(count), np.diag(spectrum.eigenvalues[:count]))
+    charge = decoder.size + len(below.mean)
+    return Step(decoder.T, decoder, below.mean, charge, code, participation_ratio(below.scatter))
+
+
+def _svd_step(below: CoordinateMoments, count: int) -> Step:
+    decoder = eigendecomposition(below.second_moment).components[:count]
+    return Step(decoder.T, decoder, np.zeros(len(below.mean)), decoder.size, below.mapped(decoder.T))

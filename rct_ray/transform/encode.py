@@ -1,0 +1,110 @@
+"""From a block of rows to its moments: the one hot loop of the product.
+
+Every weight is touched while its block sits in cache: projected, squared, summed and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rct_ray.transform.basis import Array
+from rct_ray.transform.moments import RowMoments, WeightMoments, coordinate_moments
+
+Weights = NDArray[np.floating[Any]]
+
+# Outside these mean squares float32 products under- or overflow.
+_SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-28, 1e28
+# A mean this much larger than the spread would drown it in float32 rounding.
+_LARGEST_MEAN_SHARE = 0.99
+
+
+class Encoder:
+    """Turns blocks of rows into moments, in a fixed frame.
+
+    Parameters
+    ----------
+    frame : ndarray of shape (d, K), float64, or None
+        Orthonormal columns to project on; None if only the columns' own moments are wanted.
+    columns : bool
+        Whether to keep the d x d moments of the columns.
+    single : bool
+        Project float32 blocks in float32 (twice as fast). Products of a row then err by about 1e-7 of the
+        row's norm; sums over rows are float64 and the frame's own rounding is corrected, so the pooled
+        energy of many rows errs far less. Blocks whose mean or scale float32 can't carry are done again in
+        float64.
+    """
+
+    def __init__(self, frame: Array | None, *, columns: bool = False, single: bool = False) -> None:
+        self.frame = frame
+        self.columns = columns
+        self.single = single and frame is not None and not columns
+        if self.single and frame is not None:
+            self._frame32 = frame.astype(np.float32)
+            # Rows inside the frame's span are B Q^T; projecting them on the rounded frame gives B (Q^T Q32).
+            self._unrounding: Array = np.linalg.inv(frame.T @ self._frame32.astype(np.float64)).astype(
+                np.float64
+            )
+            self._ones = np.ones(len(frame), np.float32)
+
+    def encode(self, block: Weights) -> RowMoments:
+        """Moments of a block of rows.
+
+        Parameters
+        ----------
+        block : ndarray of shape (n, d), float32 or float64
+            Not changed. If it holds NaN or Inf, these are counted and no coordinates are returned.
+        """
+        if self.single and block.dtype == np.float32:
+            moments = self._encode_single(block)
+            if moments is not None:
+                return moments
+        return self._encode_double(block)
+
+    def _encode_single(self, block: Weights) -> RowMoments | None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            energy = float(np.vecdot(block, block).sum(dtype=np.float64))
+        count = block.size
+        if not _SMALLEST_SQUARE * count < energy < _LARGEST_SQUARE * count:
+            return None
+        total = float(np.vecdot(block, self._ones).sum(dtype=np.float64))
+        projected = coordinate_moments(block @ self._frame32)
+        mean = total / count
+        spread = float(np.trace(projected.scatter))
+        if (
+            count * mean**2 > _LARGEST_MEAN_SHARE * energy
+            or spread < (1 - _LARGEST_MEAN_SHARE) * projected.energy
+        ):
+            return None
+        weights = WeightMoments(count, mean, energy - count * mean**2, float(block.min()), float(block.max()))
+        return RowMoments(weights, projected.mapped(self._unrounding))
+
+    def _encode_double(self, block: Weights) -> RowMoments:
+        exact = block.astype(np.float64)
+        weights = _weight_moments(exact)
+        if not weights.finite:
+            return RowMoments(weights)
+        projected = columns = None
+        if self.frame is not None:
+            projected = coordinate_moments(exact @ self.frame)
+        if self.columns:
+            columns = coordinate_moments(exact)
+        return RowMoments(weights, projected, columns)
+
+
+def _weight_moments(exact: Array) -> WeightMoments:
+    minimum, maximum = float(exact.min()), float(exact.max())
+    if not (math.isfinite(minimum) and math.isfinite(maximum)):
+        nans, infs = int(np.isnan(exact).sum()), int(np.isinf(exact).sum())
+        return WeightMoments(exact.size, nan_count=nans, inf_count=infs)
+    with np.errstate(over="ignore"):
+        mean = float(exact.mean())
+        energy = float(np.vecdot(exact, exact).sum())
+        squares = energy - exact.size * mean**2
+        if squares < 1e-3 * energy:
+            centred = exact - mean
+            squares = float(np.vecdot(centred, centred).sum())
+    return WeightMoments(exact.size, mean, squares, minimum, maximum)

@@ -1,0 +1,144 @@
+"""The tower of one scope: every figure of every level, beside its null."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rct_ray.transform.basis import Array, Basis
+from rct_ray.transform.climb import Metric, Rung, climb
+from rct_ray.transform.code_length import svd_bound
+from rct_ray.transform.level import Level, mark_fixed_point
+from rct_ray.transform.moments import CoordinateMoments, RowMoments
+from rct_ray.transform.noise import noise_coordinates
+from rct_ray.transform.stages import FixedStage, PCAStage, Stage
+
+
+def tower(
+    moments: RowMoments,
+    width: int,
+    stages: Sequence[Stage],
+    metric: Metric = "isometric",
+    seed: Sequence[int] = (0,),
+    basis: Basis | None = None,
+) -> tuple[list[Level], list[Rung]]:
+    """Every level of the tower over some rows, from their moments.
+
+    Parameters
+    ----------
+    moments : RowMoments
+        Of finite weights, with `projected` in the frame of the first stage if that is a fixed basis, else
+        with `columns`. With `columns` the SVD bound is known too.
+    width : int
+        d, columns of a row.
+    stages : sequence of Stage
+    metric : {"isometric", "amplitude"}
+    seed : sequence of int
+        Of the null's noise; levels draw nothing else.
+    basis : Basis, optional
+        The first stage's basis, if the caller has it already.
+
+    Returns
+    -------
+    levels : list of Level
+        Level 0 (the weights) first.
+    rungs : list of Rung
+        The steps above it, with their decoders.
+    """
+    if isinstance(stages[0], FixedStage):
+        basis = basis or stages[0].basis(width)
+        base = moments.projected
+    else:
+        basis, base = None, moments.columns
+    if base is None:
+        raise ValueError("the moments that the first stage needs were not kept")
+    sst = moments.weights.energy
+    outside = max(0.0, sst - base.energy) if basis else 0.0
+    rungs = climb(base, outside, stages, basis, metric)
+    null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed)
+    eigenvalues = _descending_eigenvalues(moments.columns) if moments.columns else None
+    levels = [_ground(moments, base.rows, width, eigenvalues)]
+    for rung, null in zip(rungs, null_rungs, strict=True):
+        levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues))
+    return mark_fixed_point(levels), rungs
+
+
+def noise_seed(seed: int, *names: str) -> tuple[int, ...]:
+    """Seed of a scope's noise, from the run's seed and the scope's names (stable across processes)."""
+    return (seed, *(zlib.crc32(name.encode()) for name in names))
+
+
+def _null(
+    moments: RowMoments,
+    base: CoordinateMoments,
+    width: int,
+    stages: Sequence[Stage],
+    metric: Metric,
+    basis: Basis | None,
+    rungs: Sequence[Rung],
+    seed: Sequence[int],
+) -> list[Rung]:
+    """The same tower over noise, keeping as many components as the weights did: a null at equal charge."""
+    generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
+    frame = basis.frame if basis else None
+    noise = noise_coordinates(moments.weights, base.rows, frame, width, generator)
+    outside = max(0.0, moments.weights.energy - noise.energy) if basis else 0.0
+    return climb(noise, outside, stages, basis, metric, kept=[rung.step.n_components for rung in rungs])
+
+
+def _descending_eigenvalues(columns: CoordinateMoments) -> Array:
+    return np.asarray(np.maximum(np.linalg.eigvalsh(columns.second_moment)[::-1], 0.0))
+
+
+def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | None) -> Level:
+    weights, sst = rows * width, moments.weights.energy
+    return Level(
+        level=0,
+        stage="weights",
+        rows=rows,
+        weights=weights,
+        n_components=width,
+        params=weights,
+        side_bits=0.0,
+        level_ratio=1.0,
+        participation_ratio=None,
+        n_keep=None,
+        threshold=None,
+        sse_prev=0.0,
+        sst_prev=sst,
+        sse=0.0,
+        sst=sst,
+        sst_centered=moments.weights.squares,
+        null_sse=0.0,
+        null_sst=sst,
+        null_participation_ratio=None,
+        svd_kept=None if eigenvalues is None else svd_bound(eigenvalues, rows, weights),
+        pca_method=None,
+        incompressible=False,
+    )
+
+
+def _level(below: Level, ground: Level, rung: Rung, null: Rung, eigenvalues: Array | None) -> Level:
+    step, is_pca = rung.step, isinstance(rung.stage, PCAStage)
+    return replace(
+        ground,
+        level=below.level + 1,
+        stage=rung.stage.spec,
+        n_components=step.n_components,
+        params=rung.params,
+        level_ratio=below.params / rung.params,
+        participation_ratio=step.participation_ratio,
+        n_keep=step.n_components if is_pca else None,
+        threshold=rung.stage.threshold if isinstance(rung.stage, PCAStage) else None,
+        sse_prev=rung.sse_prev,
+        sst_prev=rung.sst_prev,
+        sse=rung.sse,
+        null_sse=null.sse,
+        null_participation_ratio=null.step.participation_ratio,
+        svd_kept=None if eigenvalues is None else svd_bound(eigenvalues, ground.rows, rung.params),
+        pca_method="moments" if is_pca else None,
+        incompressible=step.n_components >= below.n_components,
+    )
