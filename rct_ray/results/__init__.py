@@ -1,0 +1,24 @@
+"""Tables of a run: their schemas, writing them atomically, reading them back.
+
+A run directory is finished exactly when it holds ``manifest.json``, which is written last. Readers trust
+nothing else.
+"""
+
+from rct_ray.results.errors import ResultsError
+from rct_ray.results.files import file_sha256
+from rct_ray.results.read import Run, open_run
+from rct_ray.results.schema import DECODERS, LEVELS, SHARDS, TABLES, TENSORS
+from rct_ray.results.write import RunWriter
+
+__all__ = [
+    "DECODERS",
+    "LEVELS",
+    "SHARDS",
+    "TABLES",
+    "TENSORS",
+    "ResultsError",
+    "Run",
+    "RunWriter",
+    "file_sha256",
+    "open_run",
+]

@@ -1,0 +1,180 @@
+"""Writing a run: whole files, the manifest last, and nothing left behind when it fails."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import pyarrow as pa
+
+from rct_ray.results.claim import Claim
+from rct_ray.results.errors import ResultsError
+from rct_ray.results.files import file_sha256, replacing, sync_directory
+from rct_ray.results.layout import FORMAT, MANIFEST, SUFFIXES, table_path
+from rct_ray.results.tables import TableLike, as_table
+
+
+class RunWriter:
+    """Write the tables of one run into a directory of its own.
+
+    A context manager. The directory is claimed on entering; leaving without `commit`, for whatever
+    reason, puts it back as it was. A killed process leaves a directory that no reader takes for a run
+    and that the next writer may use.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        Where the run goes: a path that does not exist yet, or an empty directory.
+
+    Raises
+    ------
+    ResultsError
+        On entering: the directory holds a run or anything else, or cannot be created or written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        # Absolute, so that a change of working directory does not split a run in two.
+        self.path = Path(directory).absolute()
+        self._claim = Claim(self.path)
+        self._outputs: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        self._claim.take()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The manifest itself, not a flag, tells a finished run: an interrupt may fall right behind it.
+        # Only this writer can have put it there.
+        if (self.path / MANIFEST).exists():
+            self._finish()
+        else:
+            self._claim.undo()
+
+    def __repr__(self) -> str:
+        return f"RunWriter({str(self.path)!r})"
+
+    def write_table(self, name: str, rows: TableLike, schema: pa.Schema, part: str | None = None) -> Path:
+        """Write one table, or one checkpoint's part of it.
+
+        Parameters
+        ----------
+        name : str
+            The table: levels, tensors, shards, decoders or amplitudes. The last two are Arrow files, the
+            others Parquet.
+        rows : pyarrow.Table, mapping of columns, or sequence of row mappings
+            What to write. A column that may be null may be left out.
+        schema : pyarrow.Schema
+            Schema to hold the rows to.
+        part : str, optional
+            Label of the checkpoint, for a run over several: the file is then ``NAME/PART.parquet``.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ResultsError
+            The rows break the schema, hold a NaN, or the file cannot be written.
+        """
+        self._require_claim()
+        if name not in SUFFIXES:
+            raise ResultsError(f"no table is called {name!r}; there are {', '.join(SUFFIXES)}")
+        relative = table_path(name, part)
+        if relative in self._outputs:
+            raise ResultsError(f"{relative} is written already")
+        table = as_table(name, rows, schema)
+        path = self.path / relative
+        with _named(path):
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as file:
+                (_write_arrow if path.suffix == ".arrow" else _write_parquet)(table, file)
+            self._outputs[relative] = {
+                "path": relative,
+                "table": name,
+                "rows": table.num_rows,
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        return path
+
+    def commit(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest, last and atomically: from here on the directory is a run.
+
+        Parameters
+        ----------
+        manifest : mapping
+            What to say of the run, of JSON types. ``format`` and ``outputs`` are added.
+
+        Raises
+        ------
+        ResultsError
+            The manifest is not JSON, or cannot be written.
+        """
+        self._require_claim()
+        text = _manifest_text(manifest, list(self._outputs.values()))
+        path = self.path / MANIFEST
+        try:
+            with _named(path):
+                # What the manifest lists must be on disk before the manifest is.
+                for directory in {self.path, *((self.path / relative).parent for relative in self._outputs)}:
+                    sync_directory(directory)
+                self._claim.sync_parents()
+                with replacing(path) as file:
+                    file.write(text.encode())
+                sync_directory(self.path)
+        except ResultsError:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
+        self._finish()
+
+    def _finish(self) -> None:
+        # A marker beside a manifest misleads nobody; that it cannot be removed is no reason to fail.
+        with contextlib.suppress(OSError):
+            self._claim.release()
+
+    def _require_claim(self) -> None:
+        if not self._claim.held:
+            raise ResultsError(f"{self.path} is not open for writing")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResultsError(f"cannot write {path}: {reason}") from error
+
+
+def _manifest_text(manifest: Mapping[str, Any], outputs: list[dict[str, Any]]) -> str:
+    for reserved in ("format", "outputs"):
+        if reserved in manifest:
+            raise ResultsError(f"manifest: {reserved!r} is the writer's to say")
+    document = {"format": FORMAT, **manifest, "outputs": outputs}
+    try:
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"manifest: {error}") from error
+
+
+def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
+    import pyarrow.parquet as pq  # not needed to read the room's schemas, so not on import
+
+    pq.write_table(table, file, compression="zstd")
+
+
+def _write_arrow(table: pa.Table, file: BinaryIO) -> None:
+    # Uncompressed, so that readers can map it.
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
