@@ -1,0 +1,77 @@
+"""How compressible are the weights of a neural network? Towers of transforms over checkpoints.
+
+Importing this package imports neither Ray nor scikit-learn, PyArrow, torch or CuPy; each comes in when
+something that needs it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rct_ray.api import inspect, plan_checkpoint, run
+    from rct_ray.checkpoint import CheckpointError, open_checkpoint
+    from rct_ray.config import ConfigError, RunConfig, from_preset
+    from rct_ray.engine.measure import NonFiniteError
+    from rct_ray.engine.plan import PlanError
+    from rct_ray.results import ResultsError, Run, open_run
+    from rct_ray.transform.estimators import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
+    from rct_ray.transform.stages import TowerSyntaxError
+    from rct_ray.transform.tower_estimator import Tower
+
+_HOMES = {
+    "run": "api",
+    "inspect": "api",
+    "plan_checkpoint": "api",
+    "open_checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
+    "RunConfig": "config",
+    "ConfigError": "config",
+    "from_preset": "config",
+    "PlanError": "engine.plan",
+    "NonFiniteError": "engine.measure",
+    "open_run": "results",
+    "Run": "results",
+    "ResultsError": "results",
+    "TowerSyntaxError": "transform.stages",
+    "GaussianBasis": "transform.estimators",
+    "DCTBasis": "transform.estimators",
+    "HaarBasis": "transform.estimators",
+    "SVDBasis": "transform.estimators",
+    "PCA": "transform.estimators",
+    "Tower": "transform.tower_estimator",
+}
+
+__all__ = [
+    "PCA",
+    "CheckpointError",
+    "ConfigError",
+    "DCTBasis",
+    "GaussianBasis",
+    "HaarBasis",
+    "NonFiniteError",
+    "PlanError",
+    "ResultsError",
+    "Run",
+    "RunConfig",
+    "SVDBasis",
+    "Tower",
+    "TowerSyntaxError",
+    "from_preset",
+    "inspect",
+    "open_checkpoint",
+    "open_run",
+    "plan_checkpoint",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rct_ray' has no attribute {name!r}")
+    return getattr(import_module(f"rct_ray.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

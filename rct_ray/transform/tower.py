@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,25 @@ from rct_ray.transform.noise import noise_coordinates
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ascent:
+    """A tower climbed.
+
+    Attributes
+    ----------
+    levels : list of Level
+        Level 0 (the weights) first.
+    rungs : list of Rung
+        The steps above it, with their decoders.
+    eigenvalues : ndarray of shape (d,), float64, or None
+        Of W^T W, descending, where the columns' moments were kept.
+    """
+
+    levels: list[Level]
+    rungs: list[Rung]
+    eigenvalues: Array | None
+
+
 def tower(
     moments: RowMoments,
     width: int,
@@ -24,7 +43,7 @@ def tower(
     metric: Metric = "isometric",
     seed: Sequence[int] = (0,),
     basis: Basis | None = None,
-) -> tuple[list[Level], list[Rung]]:
+) -> Ascent:
     """Every level of the tower over some rows, from their moments.
 
     Parameters
@@ -43,10 +62,7 @@ def tower(
 
     Returns
     -------
-    levels : list of Level
-        Level 0 (the weights) first.
-    rungs : list of Rung
-        The steps above it, with their decoders.
+    Ascent
     """
     if isinstance(stages[0], FixedStage):
         basis = basis or stages[0].basis(width)
@@ -63,7 +79,7 @@ def tower(
     levels = [_ground(moments, base.rows, width, eigenvalues)]
     for rung, null in zip(rungs, null_rungs, strict=True):
         levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues))
-    return mark_fixed_point(levels), rungs
+    return Ascent(mark_fixed_point(levels), rungs, eigenvalues)
 
 
 def noise_seed(seed: int, *names: str) -> tuple[int, ...]:

@@ -36,6 +36,8 @@ class Tower(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         First level whose successor does not charge fewer parameters; None if the tower ends before that.
     honest_level_ : int
         Level with the shortest description at R2 = 0.99.
+    codes_ : list of AffineCode
+        Encoder and decoder of every level (entry 0: the orthonormal coordinates that level 1 starts from).
     n_components_ : int
         Numbers a row of the topmost code has.
     n_features_in_ : int
@@ -124,13 +126,14 @@ class Tower(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
             raise ValueError("the squares of the rows overflow float64: scale them down")
         stages, width = parse_tower(self.tower), self.n_features_in_
         self.moments_ = moments
-        self.levels_, rungs = tower(moments, width, stages, self.metric, (self.seed,))
+        ascent = tower(moments, width, stages, self.metric, (self.seed,))
+        self.levels_ = ascent.levels
         first = stages[0]
         frame = first.basis(width).frame if isinstance(first, FixedStage) else np.eye(width)
         self.codes_ = [AffineCode.of_frame(frame)]
-        for rung in rungs:
+        for rung in ascent.rungs:
             self.codes_.append(self.codes_[-1].then(rung.step))
-        self.n_components_ = rungs[-1].step.n_components
+        self.n_components_ = ascent.rungs[-1].step.n_components
         self.fixed_point_ = next((level.level for level in self.levels_ if level.fixed_point), None)
         self.honest_level_ = honest_level(self.levels_)
 

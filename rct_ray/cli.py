@@ -1,0 +1,202 @@
+"""The command line: thin over the public functions; bad input ends in one line and exit status 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rct_ray.config import RunConfig
+    from rct_ray.results import Run
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="How compressible are the weights of a neural network?",
+)
+
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CHECKPOINT...", help="File, directory or safetensors index; several make one run."
+    ),
+]
+Tower = Annotated[
+    str | None, typer.Option(help="Stages, such as 'gaussian(K=16) > pca(0.95)'; also dct, haar, svd.")
+]
+Metric = Annotated[str | None, typer.Option(help="isometric (default) or amplitude.")]
+Include = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Only tensors whose name meets a glob.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="No tensors whose name meets a glob.")
+]
+Columns = Annotated[int | None, typer.Option(help="Only matrices of this many columns.")]
+SampleRows = Annotated[int | None, typer.Option(help="Draw this many rows of each width.")]
+Seed = Annotated[int | None, typer.Option(help="Of the drawn rows and of the nulls' noise (7).")]
+Preset = Annotated[str | None, typer.Option(help="paper67: the seed's experiment.")]
+SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is cheap), always or never.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"rct-ray {installed('rct-ray')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    checkpoints: Checkpoints,
+    out: Annotated[Path | None, typer.Option(help="Run directory to write (default: ./NAME.rct).")] = None,
+    tower: Tower = None,
+    preset: Preset = None,
+    metric: Metric = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    columns: Columns = None,
+    sample_rows: SampleRows = None,
+    seed: Seed = None,
+    svd_bound: SvdBound = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse tensors with NaN or Inf.")] = False,
+    engine: Annotated[str, typer.Option(help="auto, inprocess or ray.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads or Ray actors; changes no figure.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure checkpoints and write the tables of a run."""
+    from rct_ray.api import run as run_checkpoints
+    from rct_ray.report.progress import track
+
+    config = _config(
+        preset,
+        tower=tower,
+        metric=metric,
+        include=include,
+        exclude=exclude,
+        columns=columns,
+        sample_rows=sample_rows,
+        seed=seed,
+        svd_bound=svd_bound,
+        strict=strict or None,
+    )
+    directory = out or _default_out(checkpoints)
+    finished = run_checkpoints(
+        checkpoints, directory, config, engine=engine, workers=workers, address=address, progress=track
+    )
+    _print_run(finished, as_json)
+    print(f"written to {directory}", file=sys.stderr)
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
+    ],
+    tower: Tower = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a checkpoint's tensors, and which a run would take; reads headers only."""
+    from rct_ray.api import inspect as inspect_checkpoint
+    from rct_ray.report.catalogue import print_inspection
+
+    config = _config(None, tower=tower, include=include, exclude=exclude, columns=columns)
+    seen = inspect_checkpoint(checkpoint, config)
+    if as_json:
+        print(json.dumps(seen))
+    else:
+        print_inspection(seen, _console())
+
+
+@app.command()
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")], as_json: AsJson = False
+) -> None:
+    """Print the towers of a run."""
+    from rct_ray.results import open_run
+
+    _print_run(open_run(directory), as_json)
+
+
+def _config(preset: str | None, **options: Any) -> RunConfig:
+    from rct_ray.config import RunConfig, from_preset
+
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value is not None
+    }
+    return from_preset(preset, **given) if preset else RunConfig(**given)
+
+
+def _default_out(checkpoints: Sequence[str]) -> Path:
+    name = Path(checkpoints[0]).absolute().name.split(".safetensors")[0] or "run"
+    return Path(f"{name}.rct" if len(checkpoints) == 1 else f"{name}-and-{len(checkpoints) - 1}-more.rct")
+
+
+def _print_run(finished: Run, as_json: bool) -> None:
+    if as_json:
+        from rct_ray.report.summary import summary
+
+        print(json.dumps(summary(finished)))
+        return
+    from rct_ray.report.terminal import show as show_run
+
+    show_run(finished, _console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width of its own; tables wrapped at 80 columns are hard to read and harder to grep.
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 the input is wrong, 130 interrupted."""
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except typer.Exit as finished:
+        return int(finished.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _explain(error)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """One line for the user's mistakes and status 2; a traceback for ours and status 1."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        print(f"rct-ray: {error.format_message()}", file=sys.stderr)
+        return 2
+    if isinstance(error, ValueError) and type(error).__module__.startswith("rct_ray."):
+        print(f"rct-ray: {error}", file=sys.stderr)
+        return 2
+    raise error

@@ -1,0 +1,153 @@
+"""A run in the terminal: a table for each tower, one for the tensors, and the conclusions in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeAlias
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rct_ray.report.progress import printable
+from rct_ray.report.words import conclusions, fixed_point, honest_level
+from rct_ray.results import Run
+
+Row: TypeAlias = Mapping[str, Any]
+Tower: TypeAlias = list[Row]
+
+# More tensors than this fill no screen; the rest is in levels.parquet.
+_TENSORS_SHOWN = 40
+
+_SEED_NAMES = ("Raw weights", "L1 amplitudes", "PCA of amplitudes", "PCA of PCA scores")
+
+
+def show(run: Run, console: Console) -> None:
+    """Print every checkpoint of a run."""
+    for listed in run.manifest["checkpoints"]:
+        label = listed["label"]
+        _heading(run, label, console)
+        towers = list(_towers(run, label))
+        pooled = [tower for tower in towers if tower[0]["scope"] != "tensor"]
+        if len(pooled) == 2:
+            # One width is the model: saying it twice helps nobody.
+            pooled = pooled[:1]
+        seed_like = run.manifest["configuration"]["preset"] == "paper67"
+        for tower in pooled:
+            console.print(_seed_table(tower) if seed_like else _tower_table(tower))
+        if not seed_like:
+            console.print(_tensor_table([tower for tower in towers if tower[0]["scope"] == "tensor"]))
+        for sentence in conclusions(pooled[-1]):
+            console.print(Text("• " + sentence))
+        console.print()
+
+
+def _towers(run: Run, label: str) -> Iterator[Tower]:
+    rows = run.levels_of(checkpoint=label).to_pylist()
+    for _, levels in groupby(rows, key=lambda row: (row["scope"], row["name"], row["width"])):
+        yield list(levels)
+
+
+def _heading(run: Run, label: str, console: Console) -> None:
+    settings = run.manifest["configuration"]
+    tensors = [row for row in run.tensors.to_pylist() if row["checkpoint"] == label]
+    used = [row for row in tensors if row["status"] == "used"]
+    faulty = [row for row in tensors if row["status"] == "nonfinite"]
+    console.print(Text(printable(label), style="bold"), Text(f"{settings['tower']} · {settings['metric']}"))
+    said = f"{len(used)} of {len(tensors)} tensors measured"
+    if settings["sample_rows"]:
+        said += f", {settings['sample_rows']} rows of each width drawn (seed {settings['seed']})"
+    console.print(Text(said, style="dim"))
+    for row in faulty:
+        console.print(Text(f"left out: {printable(row['name'])} {row['skip_reason']}", style="yellow"))
+
+
+def _tower_table(levels: Tower) -> Table:
+    first = levels[0]
+    name = f"width {first['name']}" if first["scope"] == "width" else "model"
+    table = _table(f"{name}: {first['rows']:,} rows, {first['weights']:,} weights")
+    for column in ("level", "stage", "params", "ratio", "total", "R2", "null", "lift", "PR", "null PR"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    table.add_column("SVD bound", justify="right")
+    table.add_column("bits/weight", justify="right")
+    best, fixed = honest_level(levels)["level"], fixed_point(levels)
+    for row in levels:
+        number = row["level"]
+        marks = ("*" if number == fixed else "") + ("+" if number == best else "")
+        table.add_row(
+            f"{marks}{number}",
+            row["stage"],
+            f"{row['params']:,}",
+            f"{row['level_ratio']:.2f}x",
+            f"{row['cumulative_ratio']:,.1f}x",
+            *(_number(row[column], 4) for column in ("r2", "null_r2", "lift")),
+            *(_number(row[column], 2) for column in ("participation_ratio", "null_participation_ratio")),
+            _number(row["svd_bound_r2"], 4),
+            _number(row["bits_per_weight"], 3),
+        )
+    table.caption = "* fixed point   + honest level (fewest bits at R2 0.99)"
+    return table
+
+
+def _seed_table(levels: Tower) -> Table:
+    """The seed's own table: R2 with SST about the grand mean, as it counts."""
+    table = _table(f"width {levels[0]['name']}: {levels[0]['rows']:,} rows, {levels[0]['weights']:,} weights")
+    for column in ("Level", "Name", "Params", "Level Comp", "Cumulative", "R2 -> L0", "null"):
+        table.add_column(column, justify="left" if column == "Name" else "right")
+    for row in levels:
+        number = row["level"]
+        name = _SEED_NAMES[number] if number < len(_SEED_NAMES) else f"Recursion level {number}"
+        stuck = " (incompressible)" if row["incompressible"] else ""
+        table.add_row(
+            f"L{number}",
+            name + stuck,
+            f"{row['params']:,}",
+            f"{row['level_ratio']:.2f}x",
+            f"{row['cumulative_ratio']:.1f}x",
+            _number(row["r2_centered"], 4),
+            _number(row["null_r2"], 4),
+        )
+    return table
+
+
+def _tensor_table(towers: Sequence[Tower]) -> Table:
+    shown = list(towers)
+    if len(shown) > _TENSORS_SHOWN:
+        shown = sorted(shown, key=lambda tower: -(tower[1]["lift"] or 0.0))[:_TENSORS_SHOWN]
+    table = _table(
+        "tensors, at level 1" if len(shown) == len(towers) else "tensors of the largest lift, at level 1"
+    )
+    table.add_column("tensor", overflow="fold")
+    for column in ("rows", "width", "K", "R2", "null", "lift", "SVD bound", "fixed", "honest"):
+        table.add_column(column, justify="right")
+    for tower in shown:
+        row, fixed = tower[1], fixed_point(tower)
+        table.add_row(
+            Text(printable(row["name"])),
+            f"{row['rows']:,}",
+            f"{row['width']:,}",
+            f"{row['n_components']:,}",
+            *(_number(row[column], 4) for column in ("r2", "null_r2", "lift", "svd_bound_r2")),
+            "-" if fixed is None else str(fixed),
+            str(honest_level(tower)["level"]),
+        )
+    if len(shown) < len(towers):
+        table.caption = f"{len(towers) - len(shown):,} more in levels.parquet"
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
