@@ -48,7 +48,7 @@ def _honesty(levels: Sequence[Level]) -> str:
         )
     rival = min(levels[1:], key=lambda level: float(level["bits_per_weight"]))
     return (
-        f"Honest level: 0. Described to R2 0.99, the weights take {plain:.2f} bits each with no model at all, "
+        f"Honest level: 0. Described to R2 0.99, the weights take {plain:.2f} bits each with no model, "
         f"and {rival['bits_per_weight']:.2f} at the best level above (level {rival['level']}): "
         "no level pays for itself."
     )
