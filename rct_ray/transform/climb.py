@@ -10,7 +10,7 @@ import numpy as np
 
 from rct_ray.transform.basis import Array, Basis
 from rct_ray.transform.moments import CoordinateMoments
-from rct_ray.transform.spectrum import components_needed, eigendecomposition, participation_ratio
+from rct_ray.transform.spectrum import components_needed, participation_ratio
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
 Metric: TypeAlias = Literal["isometric", "amplitude"]
@@ -84,8 +84,7 @@ class AffineCode:
         """
         forgotten = np.eye(len(self.encoder)) - self.encoder @ self.decoder
         bias = moments.mean @ forgotten + self.origin @ self.decoder - self.offset
-        scattered = float(np.vdot(forgotten, moments.scatter @ forgotten))
-        return max(0.0, scattered + moments.rows * float(bias @ bias))
+        return max(0.0, moments.squares_of(forgotten) + moments.rows * float(bias @ bias))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +190,7 @@ def _step(below: CoordinateMoments, stage: Stage, metric: Metric, kept: int | No
 
 
 def _pca_step(below: CoordinateMoments, threshold: float, kept: int | None) -> Step:
-    spectrum = eigendecomposition(below.scatter)
+    spectrum = below.spectrum()
     count = kept or components_needed(spectrum.eigenvalues, threshold)
     decoder = spectrum.components[:count]
     code = CoordinateMoments(below.rows, np.zeros(count), np.diag(spectrum.eigenvalues[:count]))
@@ -200,5 +199,5 @@ def _pca_step(below: CoordinateMoments, threshold: float, kept: int | None) -> S
 
 
 def _svd_step(below: CoordinateMoments, count: int) -> Step:
-    decoder = eigendecomposition(below.second_moment).components[:count]
+    decoder = below.spectrum_about_zero().components[:count]
     return Step(decoder.T, decoder, np.zeros(len(below.mean)), decoder.size, below.mapped(decoder.T))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.transform.basis import Array
+from rct_ray.transform.spectrum import Spectrum, eigendecomposition
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,18 @@ class CoordinateMoments:
     def second_moment(self) -> Array:
         """X^T X, about zero."""
         return np.asarray(self.scatter + self.rows * np.outer(self.mean, self.mean))
+
+    def squares_of(self, linear: Array) -> float:
+        """Sum of squares of the centred rows times `linear`, shape (m, n): tr(L^T S L)."""
+        return float(np.vdot(linear, self.scatter @ linear))
+
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues and eigenvectors of the scatter."""
+        return eigendecomposition(self.scatter)
+
+    def spectrum_about_zero(self) -> Spectrum:
+        """Eigenvalues and eigenvectors of X^T X."""
+        return eigendecomposition(self.second_moment)
 
     def merge(self, other: CoordinateMoments) -> CoordinateMoments:
         """Moments of both sets of rows together."""
