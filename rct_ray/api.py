@@ -11,16 +11,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rct_ray.checkpoint import Checkpoint, open_checkpoint
+from rct_ray.checkpoint import Checkpoint, FileInfo, open_checkpoint
 from rct_ray.config import ConfigError, RunConfig, from_preset
 from rct_ray.engine import make_engine
+from rct_ray.engine.collect import collect, recorded
 from rct_ray.engine.measure import Measurement, measure
 from rct_ray.engine.plan import Plan, make_plan, select
 from rct_ray.engine.shard import ShardResult, ShardTask
+from rct_ray.engine.units import make_units
 
 if TYPE_CHECKING:
     from rct_ray.engine import Engine
-    from rct_ray.results import Run, RunWriter
+    from rct_ray.results import Run, RunWriter, UnitStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
 # Wraps the results of a plan as they come, to show how far it is.
@@ -35,7 +37,9 @@ def run(
     engine: str = "auto",
     workers: int | None = None,
     address: str | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Run:
     """Measure how compressible the weights of one or several checkpoints are.
@@ -54,6 +58,10 @@ def run(
         Threads or Ray actors; by default the CPUs this process may use. Never changes a figure.
     address : str, optional
         Of a running Ray cluster.
+    resume : bool
+        Go on with an unfinished run of the same settings and inputs in `out`.
+    say : callable, optional
+        Gets a line of what a user should know while it happens: what is resumed, what is waited for.
     progress : callable, optional
         Wraps each checkpoint's results as they come: `progress(label, plan, results) -> results`.
     **settings
@@ -68,6 +76,9 @@ def run(
     ------
     CheckpointError, ConfigError, TowerSyntaxError, PlanError, NonFiniteError, ResultsError
         Bad input; one line. Nothing is left in `out`.
+    EngineError
+        Workers died at every try. The units that were done stay in `out`, for `resume`; so they do when the
+        run is interrupted or the disk is full.
     """
     from rct_ray.results import RunWriter, open_run
 
@@ -75,12 +86,18 @@ def run(
     paths = _as_paths(checkpoints)
     plans = [plan_checkpoint(path, config) for path in paths]
     labels = _labels([plan.checkpoint for plan in plans])
-    chosen = make_engine(engine, workers, address)
+    try:
+        chosen = make_engine(engine, workers, address, say)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     begun = time.perf_counter()
-    with RunWriter(out) as writer:
+    with RunWriter(out, identity=_identity(config, plans), resume=resume) as writer:
         with one_blas_thread(), chosen:
-            for label, plan in zip(labels, plans, strict=True):
-                measurement = _measure(label, plan, config, chosen, progress)
+            for index, (label, plan) in enumerate(zip(labels, plans, strict=True)):
+                results = _results(label, plan, config, chosen, writer.units(index), say)
+                if progress is not None:
+                    results = progress(label, plan, results)
+                measurement = _measure(plan, config, results)
                 _write(writer, measurement, label, part=label if len(plans) > 1 else None)
         seconds = time.perf_counter() - begun
         writer.commit(_manifest(config, chosen, labels, plans, seconds))
@@ -192,14 +209,38 @@ def _labels(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return paths
 
 
-def _measure(
-    label: str, plan: Plan, config: RunConfig, engine: Engine, progress: Progress | None
-) -> Measurement:
+def _results(
+    label: str,
+    plan: Plan,
+    config: RunConfig,
+    engine: Engine,
+    records: UnitStore,
+    say: Callable[[str], None] | None,
+) -> Iterable[ShardResult]:
+    units = make_units(plan.shards)
+    earlier = recorded(units, records)
+    if earlier and say is not None:
+        say(f"{label}: {len(earlier)} of {len(units)} units were done before and are skipped")
     task = ShardTask(config.stages[0], config.block_bytes)
-    results: Iterable[ShardResult] = engine.run(plan.shards, task)
-    if progress is not None:
-        results = progress(label, plan, results)
+    finished = engine.run([unit for unit in units if unit.index not in earlier], task)
+    return collect(units, finished, records, earlier)
+
+
+def _measure(plan: Plan, config: RunConfig, results: Iterable[ShardResult]) -> Measurement:
     return measure(plan, results, config.stages, metric=config.metric, seed=config.seed, strict=config.strict)
+
+
+def _identity(config: RunConfig, plans: Sequence[Plan]) -> dict[str, Any]:
+    """What an unfinished run must have in common with the run that goes on with it."""
+    return {
+        "rct-ray": version("rct-ray"),
+        "configuration": config.as_dict(),
+        "file": {file.path: _identity_of(file) for plan in plans for file in plan.checkpoint.files},
+    }
+
+
+def _identity_of(file: FileInfo) -> dict[str, Any]:
+    return {"bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_sha256}
 
 
 def _write(writer: RunWriter, measurement: Measurement, label: str, part: str | None) -> None:
@@ -229,15 +270,7 @@ def _manifest(
                 "path": str(Path(plan.checkpoint.path).absolute()),
                 "step": plan.checkpoint.step,
                 "metadata": plan.checkpoint.metadata,
-                "files": [
-                    {
-                        "path": file.path,
-                        "bytes": file.size,
-                        "mtime_ns": file.mtime_ns,
-                        "header_sha256": file.header_sha256,
-                    }
-                    for file in plan.checkpoint.files
-                ],
+                "files": [{"path": file.path, **_identity_of(file)} for file in plan.checkpoint.files],
             }
             for label, plan in zip(labels, plans, strict=True)
         ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from rct_ray.config import RunConfig
     from rct_ray.results import Run
+
+_INTERRUPTED = 130
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     add_completion=False,
@@ -78,6 +83,7 @@ def run(
     engine: Annotated[str, typer.Option(help="auto, inprocess or ray.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads or Ray actors; changes no figure.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure checkpoints and write the tables of a run."""
@@ -97,9 +103,18 @@ def run(
         strict=strict or None,
     )
     directory = out or _default_out(checkpoints)
-    finished = run_checkpoints(
-        checkpoints, directory, config, engine=engine, workers=workers, address=address, progress=track
-    )
+    with _interruptible(directory):
+        finished = run_checkpoints(
+            checkpoints,
+            directory,
+            config,
+            engine=engine,
+            workers=workers,
+            address=address,
+            resume=resume,
+            progress=track,
+            say=_say,
+        )
     _print_run(finished, as_json)
     print(f"written to {directory}", file=sys.stderr)
 
@@ -135,6 +150,28 @@ def show(
     from rct_ray.results import open_run
 
     _print_run(open_run(directory), as_json)
+
+
+@contextmanager
+def _interruptible(directory: Path) -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C, and say what either left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        from rct_ray.results import unfinished
+
+        kept = unfinished(directory)
+        _say(
+            f"{kept} finished units are kept in {directory}: go on with --resume"
+            if kept
+            else "nothing was written"
+        )
+        raise
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _config(preset: str | None, **options: Any) -> RunConfig:
@@ -178,25 +215,36 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
-    except typer.Exit as finished:
-        return int(finished.exit_code)
+        # What a command raises to exit, Typer returns; an interrupt too, as 130. Commands return nothing.
+        status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        status = _INTERRUPTED
     except Exception as error:
         return _explain(error)
-    return 0
+    if status == _INTERRUPTED:
+        _say("interrupted")
+    return int(status)
 
 
 def _explain(error: Exception) -> int:
     """One line for the user's mistakes and status 2; a traceback for ours and status 1."""
-    import click
+    from rct_ray.engine.units import EngineError
+    from rct_ray.report.progress import printable
+    from rct_ray.results.errors import system_failed
 
-    if isinstance(error, click.ClickException):
-        print(f"rct-ray: {error.format_message()}", file=sys.stderr)
-        return 2
-    if isinstance(error, ValueError) and type(error).__module__.startswith("rct_ray."):
-        print(f"rct-ray: {error}", file=sys.stderr)
-        return 2
-    raise error
+    status = 2
+    # Typer may use a click of its own, so errors of usage are known by their base, not by click's name.
+    if isinstance(error, _UsageError):
+        said = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            _say(said)
+            return status
+        said = f"{said.rstrip('.')}; see rct-ray --help"
+    elif isinstance(error, (ValueError, EngineError)) and type(error).__module__.startswith("rct_ray."):
+        said = str(error)
+        if isinstance(error, EngineError) or system_failed(error):
+            status = 1
+    else:
+        raise error
+    _say(f"rct-ray: {printable(said)}")
+    return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from rct_ray.engine.inprocess import InProcessEngine
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     Engine: TypeAlias = InProcessEngine | RayEngine
 
 
-def make_engine(name: str = "auto", workers: int | None = None, address: str | None = None) -> Engine:
+def make_engine(
+    name: str = "auto",
+    workers: int | None = None,
+    address: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Engine:
     """Choose an engine: in-process, unless Ray is asked for by name or by address.
 
     Parameters
@@ -23,6 +29,8 @@ def make_engine(name: str = "auto", workers: int | None = None, address: str | N
         Threads or actors; by default the CPUs this process may use.
     address : str, optional
         Of a running Ray cluster.
+    say : callable, optional
+        Gets a line when the engine waits, or had to replace a worker.
 
     Raises
     ------
@@ -40,4 +48,4 @@ def make_engine(name: str = "auto", workers: int | None = None, address: str | N
         return InProcessEngine(count)
     from rct_ray.engine.ray_engine import RayEngine
 
-    return RayEngine(count, address)
+    return RayEngine(count, address, say)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
-from rct_ray.engine.plan import Shard
-from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
+from rct_ray.engine.shard import ShardTask, encode_shard
+from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
-# Shards in flight for each worker: one that runs and one that waits.
+# Units in flight for each worker: one that runs and one that waits.
 _AHEAD = 2
 
 
 class InProcessEngine:
-    """Runs shards on threads of this process.
+    """Runs units on threads of this process.
 
     Parameters
     ----------
@@ -29,7 +28,7 @@ class InProcessEngine:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="worker")
 
     def __enter__(self) -> InProcessEngine:
         return self
@@ -38,16 +37,23 @@ class InProcessEngine:
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, shards: Sequence[Shard], task: ShardTask) -> Iterator[ShardResult]:
-        """Results in shard order, with a bounded number of shards in flight."""
-        waiting = iter(shards)
-        flight: deque[Future[ShardResult]] = deque()
+    def run(self, units: Sequence[Unit], task: ShardTask) -> Iterator[UnitDone | UnitFailed]:
+        """Outcomes as they come, with a bounded number of units in flight."""
+        waiting = iter(units)
+        flight: set[Future[UnitDone | UnitFailed]] = set()
         while True:
-            for shard in islice(waiting, self.workers * _AHEAD - len(flight)):
-                flight.append(self._pool.submit(self._encode, shard, task))
+            for unit in islice(waiting, self.workers * _AHEAD - len(flight)):
+                flight.add(self._pool.submit(self._encode, unit, task))
             if not flight:
                 return
-            yield flight.popleft().result()
+            finished, flight = wait(flight, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
 
-    def _encode(self, shard: Shard, task: ShardTask) -> ShardResult:
-        return encode_shard(shard, task, threading.current_thread().name, self._stop.is_set)
+    def _encode(self, unit: Unit, task: ShardTask) -> UnitDone | UnitFailed:
+        worker = threading.current_thread().name
+        try:
+            results = [encode_shard(shard, task, worker, self._stop.is_set) for shard in unit.shards]
+        except Exception as error:
+            return UnitFailed(unit, error)
+        return UnitDone(unit, results)

@@ -1,26 +1,32 @@
-"""The Ray engine: the same shard function on actors, of a local Ray or of a cluster."""
+"""The Ray engine: the same shard function on actors, of a local Ray or of a cluster.
+
+Actors are never restarted by Ray: a call to an actor that is restarting fails at once and burns its retries
+(ray-project/ray#44212), and which call killed it can't be told. A dead actor is replaced by a new one, whose
+calls wait until it runs; what it had in flight is tried again, alone.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rct_ray.engine.plan import Shard
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
+from rct_ray.engine.units import EngineError, Unit, UnitDone, UnitFailed
 
-# A call costs a millisecond or two, so small shards travel together.
-_GROUP_BYTES = 16 << 20
-_GROUP_SHARDS = 64
 # Calls in flight for each worker: one that runs and one that waits.
 _AHEAD = 2
-# Groups that may be finished ahead of one that is late: bounds the driver's memory.
-_WINDOW = 8
-_RESTARTS = 4
-
-
-class EngineError(RuntimeError):
-    """The engine itself failed, after its retries; says at which tensor."""
+# Tries of a unit whose worker died.
+_TRIES = 4
+# Silence after which the run says that it waits for the cluster.
+_SAY_AFTER_S = 10.0
+# How long a run waits without a single worker; an autoscaler's new node takes minutes.
+PATIENCE_S = 900.0
 
 
 class EncodeWorker:
@@ -32,69 +38,152 @@ class EncodeWorker:
         # One BLAS thread a worker: the last bit of a GEMM may depend on it.
         threadpool_limits(1)
 
-    def encode(self, shards: Sequence[Shard], task: ShardTask) -> list[ShardResult]:
-        """Moments of some shards; the weights are read here and never travel."""
-        worker = f"{os.uname().nodename}:{os.getpid()}"
-        return [encode_shard(shard, task, worker) for shard in shards]
+    def ready(self) -> str:
+        """Answer once the actor runs."""
+        return f"{os.uname().nodename}:{os.getpid()}"
+
+    def encode(self, unit: Unit, task: ShardTask, attempt: int) -> list[ShardResult]:
+        """Moments of a unit's shards; the weights are read here and never travel."""
+        return [encode_shard(shard, task, self.ready(), attempt=attempt) for shard in unit.shards]
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One actor and the calls it has."""
+
+    actor: Any
+    starting: Any
+    calls: dict[Any, Unit] = field(default_factory=dict)
+    alone: bool = False
 
 
 class RayEngine:
-    """Runs shards on Ray actors, one CPU each.
+    """Runs units on Ray actors, one CPU each.
 
     Parameters
     ----------
     workers : int
         Actors.
     address : str or None
-        Of a running cluster; None starts a local Ray, unless RAY_ADDRESS names one.
+        Of a running cluster; None joins the Ray of this process or of RAY_ADDRESS, else starts a local one.
+    say : callable, optional
+        Gets a line when the run waits for the cluster, or had to replace a worker.
+    patience : float
+        Seconds to wait without a single worker.
     """
 
     name = "ray"
 
-    def __init__(self, workers: int, address: str | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        address: str | None = None,
+        say: Callable[[str], None] | None = None,
+        patience: float = PATIENCE_S,
+    ) -> None:
         self.workers = workers
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
-        self._actors: list[Any] = []
+        self._say = say or (lambda line: None)
+        self._patience = patience
+        self._slots: list[_Slot] = []
         self._started = False
 
     def __enter__(self) -> RayEngine:
         ray = _import_ray()
         if not ray.is_initialized():
-            ray.init(**self._settings())
+            with _own_sigterm():
+                ray.init(**self._settings())
             self._started = True
-        remote = ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(EncodeWorker)
-        self._actors = [remote.remote() for _ in range(self.workers)]
+        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(EncodeWorker)
         return self
 
     def __exit__(self, *_: object) -> None:
         ray = _import_ray()
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        self._slots = []
         if self._started:
-            ray.shutdown()
+            with _own_sigterm():
+                ray.shutdown()
 
-    def run(self, shards: Sequence[Shard], task: ShardTask) -> Iterator[ShardResult]:
-        """Results in shard order, with a bounded number of calls in flight."""
+    def run(self, units: Sequence[Unit], task: ShardTask) -> Iterator[UnitDone | UnitFailed]:
+        """Outcomes as they come, with a bounded number of calls in flight."""
         ray = _import_ray()
-        groups = _grouped(shards)
-        flight: dict[Any, tuple[int, int]] = {}
-        finished: dict[int, list[ShardResult]] = {}
-        busy = [0] * len(self._actors)
-        submitted = yielded = 0
-        while yielded < len(groups):
-            while submitted < min(len(groups), yielded + _WINDOW * self.workers) and min(busy) < _AHEAD:
-                actor = busy.index(min(busy))
-                busy[actor] += 1
-                flight[self._actors[actor].encode.remote(groups[submitted], task)] = (submitted, actor)
-                submitted += 1
-            ready, _ = ray.wait(list(flight), num_returns=1)
-            group, actor = flight.pop(ready[0])
-            busy[actor] -= 1
-            finished[group] = _fetch(ray, ready[0], groups[group])
-            while yielded in finished:
-                yield from finished.pop(yielded)
-                yielded += 1
+        waiting, again, tries = deque(units), deque[Unit](), Counter[int]()
+        self._slots += [self._new_slot() for _ in range(min(self.workers, len(units)) - len(self._slots))]
+        idle_since, said = time.monotonic(), False
+        while waiting or again or any(slot.calls for slot in self._slots):
+            self._dispatch(waiting, again, tries, task)
+            awaited = [
+                reference for slot in self._slots for reference in (*slot.calls, slot.starting) if reference
+            ]
+            ready, _ = ray.wait(awaited, num_returns=1, timeout=_SAY_AFTER_S / 10)
+            for reference in ready:
+                yield from self._receive(ray, reference, again, tries)
+            if ready or any(slot.starting is None for slot in self._slots):
+                idle_since, said = time.monotonic(), False
+            elif time.monotonic() - idle_since > (self._patience if said else _SAY_AFTER_S):
+                self._complain(ray, final=said)
+                said = True
+        for slot in self._slots:
+            # An idle actor holds a CPU, and with it a node that an autoscaler would take back.
+            ray.kill(slot.actor)
+        self._slots = []
+
+    def _new_slot(self) -> _Slot:
+        actor = self._remote.remote()
+        return _Slot(actor, actor.ready.remote())
+
+    def _dispatch(
+        self, waiting: deque[Unit], again: deque[Unit], tries: Counter[int], task: ShardTask
+    ) -> None:
+        """Give work to the workers that run: first, alone on a worker, what killed one before."""
+        for slot in sorted(self._slots, key=lambda slot: len(slot.calls)):
+            while slot.starting is None and not slot.alone and len(slot.calls) < _AHEAD:
+                if again and not slot.calls:
+                    unit, slot.alone = again.popleft(), True
+                elif waiting and not (again and slot.calls):
+                    unit = waiting.popleft()
+                else:
+                    break
+                slot.calls[slot.actor.encode.remote(unit, task, tries[unit.index])] = unit
+
+    def _receive(
+        self, ray: Any, reference: Any, again: deque[Unit], tries: Counter[int]
+    ) -> Iterator[UnitDone | UnitFailed]:
+        slot = next(
+            (slot for slot in self._slots if reference is slot.starting or reference in slot.calls), None
+        )
+        if slot is None:
+            return
+        unit = slot.calls.pop(reference, None)
+        try:
+            outcome = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            # What the shard function raised, as it would come from any other engine.
+            slot.alone = False
+            if unit is None:
+                raise EngineError(f"a worker can't start: {_first_line(error)}") from error
+            yield UnitFailed(unit, error.cause if isinstance(error.cause, Exception) else error)
+        except ray.exceptions.RayError as error:
+            lost = [unit, *slot.calls.values()] if unit else list(slot.calls.values())
+            self._slots[self._slots.index(slot)] = self._new_slot()
+            self._say(f"a worker died and is replaced: {_first_line(error)}")
+            yield from _try_again(lost, again, tries, error)
+        else:
+            slot.alone = False
+            if unit is None:
+                slot.starting = None
+            else:
+                yield UnitDone(unit, outcome)
+
+    def _complain(self, ray: Any, *, final: bool) -> None:
+        total = ray.cluster_resources().get("CPU", 0)
+        free = ray.available_resources().get("CPU", 0)
+        state = f"a worker needs 1 CPU; the cluster has {total:g}, {free:g} of them free"
+        if final:
+            raise EngineError(f"no worker could be started in {self._patience:g} s: {state}")
+        self._say(f"waiting for the cluster: {state}")
 
     def _settings(self) -> dict[str, Any]:
         if self.address != "local":
@@ -111,7 +200,7 @@ class RayEngine:
 
 
 def _import_ray() -> Any:
-    # Both are read when Ray is imported. Neither may surprise a user who runs one command on a laptop.
+    # All are read when Ray is imported. None may surprise a user who runs one command on a laptop.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -120,30 +209,29 @@ def _import_ray() -> Any:
     return ray
 
 
-def _grouped(shards: Sequence[Shard]) -> list[list[Shard]]:
-    groups: list[list[Shard]] = []
-    size = 0
-    for shard in shards:
-        if not groups or len(groups[-1]) == _GROUP_SHARDS or size + shard.nbytes > _GROUP_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(shard)
-        size += shard.nbytes
-    return groups
+class _own_sigterm:  # noqa: N801  (reads as a statement)
+    """Keep this process's SIGTERM handler: Ray puts its own in place, which skips our cleaning up."""
+
+    def __enter__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
 
 
-def _fetch(ray: Any, reference: Any, group: Sequence[Shard]) -> list[ShardResult]:
-    try:
-        results: list[ShardResult] = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        # What the shard function raised, as it would come from any other engine.
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
-    except ray.exceptions.RayError as error:
-        names = sorted({shard.entry.name for shard in group})
-        raise EngineError(
-            f"workers died at every try of {', '.join(names[:3])}: {_first_line(error)}"
-        ) from error
-    return results
+def _try_again(
+    lost: Sequence[Unit], again: deque[Unit], tries: Counter[int], error: Exception
+) -> Iterator[UnitFailed]:
+    for unit in lost:
+        # A node taken back by its provider says nothing against what ran on it.
+        tries[unit.index] += not getattr(error, "preempted", False)
+        if tries[unit.index] < _TRIES:
+            again.append(unit)
+        else:
+            yield UnitFailed(
+                unit, EngineError(f"its worker died at each of {_TRIES} tries: {_first_line(error)}")
+            )
 
 
 def _first_line(error: BaseException) -> str:

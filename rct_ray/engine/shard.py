@@ -48,7 +48,12 @@ class ShardResult:
 
 
 def encode_shard(
-    shard: Shard, task: ShardTask, worker: str = "", stopping: Callable[[], bool] = lambda: False
+    shard: Shard,
+    task: ShardTask,
+    worker: str = "",
+    stopping: Callable[[], bool] = lambda: False,
+    *,
+    attempt: int = 0,
 ) -> ShardResult:
     """Read a shard block by block into one reused buffer, and return its moments.
 
@@ -60,6 +65,8 @@ def encode_shard(
         Name for the table `shards`.
     stopping : callable
         Asked before each block.
+    attempt : int
+        How often the shard's worker died before.
 
     Raises
     ------
@@ -89,7 +96,7 @@ def encode_shard(
     if moments is None:
         raise ValueError(f"shard {shard.index} of {shard.entry.name} has no rows")
     seconds = time.perf_counter() - begun
-    return ShardResult(shard.index, moments, shard.nbytes, reading, encoding, seconds, worker)
+    return ShardResult(shard.index, moments, shard.nbytes, reading, encoding, seconds, worker, attempt)
 
 
 def _blocks(reader: RowReader, shard: Shard, block_bytes: int) -> Iterator[Weights]:

@@ -8,6 +8,7 @@ from rct_ray.results.errors import ResultsError
 from rct_ray.results.files import file_sha256
 from rct_ray.results.read import Run, open_run
 from rct_ray.results.schema import DECODERS, LEVELS, SHARDS, TABLES, TENSORS
+from rct_ray.results.units import UnitStore, unfinished
 from rct_ray.results.write import RunWriter
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "ResultsError",
     "Run",
     "RunWriter",
+    "UnitStore",
     "file_sha256",
     "open_run",
+    "unfinished",
 ]

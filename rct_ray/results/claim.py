@@ -10,6 +10,7 @@ from typing import NoReturn
 from rct_ray.results.errors import ResultsError
 from rct_ray.results.files import sync_directory
 from rct_ray.results.layout import MANIFEST, MARKER, remains
+from rct_ray.results.units import count_units
 
 _LOCK_TAKEN = {errno.EWOULDBLOCK, errno.EACCES}
 _LOCK_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
@@ -25,10 +26,13 @@ class Claim:
     ----------
     directory : Path
         Where the run is to be written. It, and its parents, need not exist.
+    resume : bool
+        Whether records of finished units in it are welcome; without, they refuse the claim.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, resume: bool = False) -> None:
         self.directory = directory
+        self.resume = resume
         self.created: list[Path] = []
         self._lock: int | None = None
         self._fresh = False
@@ -70,8 +74,19 @@ class Claim:
         self._ours = self._fresh = False
         self._unlock()
 
+    def leave(self) -> None:
+        """Let go of the directory, with its records of finished units in it, for a run that resumes."""
+        with contextlib.suppress(OSError):
+            self._sweep()
+        self._ours = self._fresh = False
+        self.created = []
+        self._unlock()
+
     def undo(self) -> None:
-        """Put the directory back as it was found, as far as the system lets us."""
+        """Put the directory back as it was found, as far as the system lets us.
+
+        Records of finished units that were there before stay there.
+        """
         # Files are removed only once they are known to be ours, and the marker after them: whatever stops
         # this half way, the next run can tell what is left.
         with contextlib.suppress(OSError):
@@ -99,6 +114,12 @@ class Claim:
         files, directories, foreign = remains(directory)
         if not (directory / MARKER).exists() and (files or directories or foreign):
             raise ResultsError(f"{directory} is not empty and holds no run; choose another --out")
+        count = count_units(directory)
+        if count and not self.resume:
+            raise ResultsError(
+                f"{directory} holds an unfinished run, {count} units of it done: go on with --resume, "
+                "delete it, or choose another --out"
+            )
         if foreign:
             other = foreign[0].relative_to(directory)
             raise ResultsError(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 MARKER = ".rct-ray-unfinished"
+# What an unfinished run leaves for --resume: records of its finished units, and which run they are of.
+UNITS = "units"
+IDENTITY = "unfinished.json"
 FORMAT = 1
 
 # Decoders and amplitudes are arrays to map into memory: Arrow files. The rest are tables to query: Parquet.
@@ -60,6 +63,6 @@ def remains(directory: Path) -> tuple[list[Path], list[Path], list[Path]]:
                 (files if ours else foreign).append(Path(part.path))
         elif _TABLE_FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             files.append(path)
-        elif entry.name != MARKER:
+        elif entry.name not in (MARKER, UNITS, IDENTITY, IDENTITY + ".tmp"):
             foreign.append(path)
     return sorted(files), sorted(directories), sorted(foreign)

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO, Self
 import pyarrow as pa
 
 from rct_ray.results.claim import Claim
-from rct_ray.results.errors import ResultsError
+from rct_ray.results.errors import ResultsError, system_failed
 from rct_ray.results.files import file_sha256, replacing, sync_directory
-from rct_ray.results.layout import FORMAT, MANIFEST, SUFFIXES, table_path
+from rct_ray.results.layout import FORMAT, MANIFEST, SUFFIXES, UNITS, table_path
 from rct_ray.results.tables import TableLike, as_table
+from rct_ray.results.units import UnitStore, check_identity, count_units, keep_identity, remove_units
 
 
 class RunWriter:
@@ -28,21 +29,44 @@ class RunWriter:
     ----------
     directory : str or path-like
         Where the run goes: a path that does not exist yet, or an empty directory.
+    identity : mapping, optional
+        What the run is of, of JSON types: its settings and inputs. With it the run keeps records of finished
+        units (`units`), which an interrupt leaves in place.
+    resume : bool
+        Go on with the units that an unfinished run of the same identity left in the directory.
 
     Raises
     ------
     ResultsError
-        On entering: the directory holds a run or anything else, or cannot be created or written.
+        On entering: the directory holds a run or anything else, or cannot be created or written; or it holds
+        an unfinished run, and `resume` was not asked for or that run was of something else.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        identity: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
         # Absolute, so that a change of working directory does not split a run in two.
         self.path = Path(directory).absolute()
-        self._claim = Claim(self.path)
+        self._identity = identity
+        self._claim = Claim(self.path, resume=resume)
         self._outputs: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         self._claim.take()
+        try:
+            if self._identity is not None:
+                if count_units(self.path):
+                    check_identity(self.path, self._identity)
+                else:
+                    remove_units(self.path)
+                    keep_identity(self.path, self._identity)
+        except BaseException:
+            self._let_go(keep=True)
+            raise
         return self
 
     def __exit__(
@@ -56,7 +80,7 @@ class RunWriter:
         if (self.path / MANIFEST).exists():
             self._finish()
         else:
-            self._claim.undo()
+            self._let_go(keep=error is None or _may_go_on(error))
 
     def __repr__(self) -> str:
         return f"RunWriter({str(self.path)!r})"
@@ -138,7 +162,21 @@ class RunWriter:
             raise
         self._finish()
 
+    def units(self, checkpoint: int) -> UnitStore:
+        """Records of the finished units of one checkpoint, by its number in the run."""
+        self._require_claim()
+        return UnitStore(self.path / UNITS / f"{checkpoint:05d}")
+
+    def _let_go(self, *, keep: bool) -> None:
+        if keep and count_units(self.path):
+            self._claim.leave()
+        else:
+            if self._claim.held:
+                remove_units(self.path)
+            self._claim.undo()
+
     def _finish(self) -> None:
+        remove_units(self.path)
         # A marker beside a manifest misleads nobody; that it cannot be removed is no reason to fail.
         with contextlib.suppress(OSError):
             self._claim.release()
@@ -146,6 +184,15 @@ class RunWriter:
     def _require_claim(self) -> None:
         if not self._claim.held:
             raise ResultsError(f"{self.path} is not open for writing")
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Whether what stopped a run may be mended, so that its finished units are worth keeping.
+
+    A ValueError says that the input is wrong, and the same input will be wrong again, unless the system is
+    behind it (a full disk).
+    """
+    return not isinstance(error, ValueError) or system_failed(error)
 
 
 @contextlib.contextmanager

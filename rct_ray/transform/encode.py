@@ -18,8 +18,9 @@ Weights = NDArray[np.floating[Any]]
 
 # Outside these mean squares float32 products under- or overflow.
 _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-28, 1e28
-# A mean this much larger than the spread would drown it in float32 rounding.
-_LARGEST_MEAN_SHARE = 0.99
+# float32 products of rows round the same way along a common mean: above this share of the energy the pooled
+# R2 would err by more than 1e-9.
+_LARGEST_MEAN_SHARE = 0.01
 
 
 class Encoder:
@@ -74,10 +75,7 @@ class Encoder:
         projected = coordinate_moments(block @ self._frame32)
         mean = total / count
         spread = float(np.trace(projected.scatter))
-        if (
-            count * mean**2 > _LARGEST_MEAN_SHARE * energy
-            or spread < (1 - _LARGEST_MEAN_SHARE) * projected.energy
-        ):
+        if max(count * mean**2, projected.energy - spread) > _LARGEST_MEAN_SHARE * energy:
             return None
         weights = WeightMoments(count, mean, energy - count * mean**2, float(block.min()), float(block.max()))
         return RowMoments(weights, projected.mapped(self._unrounding))
@@ -100,10 +98,10 @@ def _weight_moments(exact: Array) -> WeightMoments:
     if not (math.isfinite(minimum) and math.isfinite(maximum)):
         nans, infs = int(np.isnan(exact).sum()), int(np.isinf(exact).sum())
         return WeightMoments(exact.size, nan_count=nans, inf_count=infs)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         mean = float(exact.mean())
         energy = float(np.vecdot(exact, exact).sum())
-        squares = energy - exact.size * mean**2
+        squares = energy - exact.size * (mean * mean)
         if squares < 1e-3 * energy:
             centred = exact - mean
             squares = float(np.vecdot(centred, centred).sum())

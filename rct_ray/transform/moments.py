@@ -34,7 +34,7 @@ class WeightMoments:
     @property
     def energy(self) -> float:
         """Sum of w^2, the total of R2 about zero."""
-        return self.squares + self.count * self.mean**2
+        return self.squares + self.count * (self.mean * self.mean)
 
     @property
     def variance(self) -> float:
@@ -55,7 +55,7 @@ class WeightMoments:
             count = self.count + other.count
             shift = other.mean - self.mean
             mean = self.mean + shift * (other.count / count)
-            squares = self.squares + other.squares + shift**2 * (self.count * other.count / count)
+            squares = self.squares + other.squares + shift * shift * (self.count * other.count / count)
         return WeightMoments(
             count=count,
             mean=mean,

@@ -35,8 +35,9 @@ def noise_coordinates(
 ) -> CoordinateMoments:
     """Moments of noise rows in an orthonormal frame, or of the columns themselves if there is none.
 
-    The mean is the expected one; the scatter is a draw, Wishart with rows - 1 degrees of freedom, scaled to
-    the energy expected of it, so that without a mean a fixed basis keeps exactly K/d.
+    A draw of what the rows' mean strays from the expected one (the grand mean held) and of the scatter, Wishart
+    with rows - 1 degrees of freedom, scaled to the energy expected of both, so that without a mean a fixed
+    basis keeps exactly K/d.
     """
     direction = np.ones(width) if frame is None else frame.sum(axis=0)
     size = len(direction)
@@ -48,4 +49,7 @@ def noise_coordinates(
         scale = np.sqrt((expected + float(mean @ mean)) / energy) if energy else 0.0
         return CoordinateMoments(1, single * scale, np.zeros((size, size)))
     scatter = wishart(size, rows - 1, generator)
-    return CoordinateMoments(rows, mean, scatter * (expected / np.trace(scatter)))
+    stray = generator.standard_normal(size) / np.sqrt(rows)
+    stray -= direction * (direction @ stray) / (direction @ direction)
+    scale = expected / (np.trace(scatter) + rows * float(stray @ stray))
+    return CoordinateMoments(rows, mean + np.sqrt(scale) * stray, scatter * scale)

@@ -20,9 +20,8 @@ class TowerSyntaxError(ValueError):
 
     def __init__(self, fault: str, text: str, position: int) -> None:
         self.position = position
-        super().__init__(
-            f"{fault}, at character {position + 1} of the tower: {text[:position]}→{text[position:]}"
-        )
+        message = f"{fault}, at character {position + 1} of the tower: {text[:position]}→{text[position:]}"
+        super().__init__(re.sub(r"\s", " ", message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class FixedStage:
 
     def components_for(self, width: int) -> int:
         """K: as asked for, or d / 32."""
-        return self.n_components or default_components(width)
+        return default_components(width) if self.n_components is None else self.n_components
 
     def basis(self, width: int) -> Basis:
         """The basis on `width` columns, K <= width.
@@ -58,7 +57,7 @@ class FixedStage:
     @property
     def spec(self) -> str:
         """The stage as it is written in a tower."""
-        return f"{self.name}({self.n_components})" if self.n_components else self.name
+        return self.name if self.n_components is None else f"{self.name}({self.n_components})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,8 @@ class GaussianStage(FixedStage):
     @property
     def spec(self) -> str:
         """The stage as it is written in a tower."""
-        options = [f"K={self.n_components}"] if self.n_components else []
-        options += [f"width={self.relative_width:g}"] if self.relative_width != 1 else []
+        options = [] if self.n_components is None else [f"K={self.n_components}"]
+        options += [f"width={_shortest(self.relative_width)}"] if self.relative_width != 1 else []
         return f"{self.name}({', '.join(options)})" if options else self.name
 
 
@@ -105,12 +104,12 @@ class SVDStage:
 
     def components_for(self, width: int) -> int:
         """K: as asked for, or d / 32."""
-        return self.n_components or default_components(width)
+        return default_components(width) if self.n_components is None else self.n_components
 
     @property
     def spec(self) -> str:
         """The stage as it is written in a tower."""
-        return f"svd({self.n_components})" if self.n_components else "svd"
+        return "svd" if self.n_components is None else f"svd({self.n_components})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class PCAStage:
     @property
     def spec(self) -> str:
         """The stage as it is written in a tower."""
-        return f"pca({self.threshold:g})"
+        return f"pca({_shortest(self.threshold)})"
 
 
 Stage: TypeAlias = FixedStage | SVDStage | PCAStage
@@ -171,6 +170,12 @@ def parse_tower(text: str) -> tuple[Stage, ...]:
 def format_tower(stages: tuple[Stage, ...]) -> str:
     """The canonical text of a tower; `parse_tower` reads it back."""
     return " > ".join(stage.spec for stage in stages)
+
+
+def _shortest(number: float) -> str:
+    """The fewest digits that read back as the same number."""
+    brief = f"{number:g}"
+    return brief if float(brief) == number else repr(float(number))
 
 
 def _skip_space(text: str, position: int) -> int:
