@@ -110,6 +110,8 @@ class Claim:
         if not directory.is_dir():
             raise ResultsError(f"{directory} is not a directory; choose another --out")
         if (directory / MANIFEST).exists():
+            if self.resume:
+                raise ResultsError(f"{directory} holds a finished run: there is nothing to resume")
             raise ResultsError(f"{directory} holds another run; choose another --out")
         files, directories, foreign = remains(directory)
         if not (directory / MARKER).exists() and (files or directories or foreign):
