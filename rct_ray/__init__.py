@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from rct_ray.api import inspect, plan_checkpoint, run
     from rct_ray.checkpoint import CheckpointError, open_checkpoint
     from rct_ray.config import ConfigError, RunConfig, from_preset
-    from rct_ray.engine.measure import NonFiniteError
-    from rct_ray.engine.plan import PlanError
+    from rct_ray.engine.errors import EngineError, NonFiniteError, PlanError
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.transform.estimators import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
     from rct_ray.transform.stages import TowerSyntaxError
@@ -29,8 +28,9 @@ _HOMES = {
     "RunConfig": "config",
     "ConfigError": "config",
     "from_preset": "config",
-    "PlanError": "engine.plan",
-    "NonFiniteError": "engine.measure",
+    "PlanError": "engine.errors",
+    "NonFiniteError": "engine.errors",
+    "EngineError": "engine.errors",
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
@@ -48,6 +48,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DCTBasis",
+    "EngineError",
     "GaussianBasis",
     "HaarBasis",
     "NonFiniteError",

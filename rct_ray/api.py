@@ -122,6 +122,8 @@ def plan_checkpoint(path: PathLike, config: RunConfig) -> Plan:
         seed=config.seed,
         svd_bound=config.svd_bound,
         shard_bytes=config.shard_bytes,
+        pca=config.pca,
+        driver_memory=config.driver_memory,
     )
 
 

@@ -79,6 +79,12 @@ def run(
     sample_rows: SampleRows = None,
     seed: Seed = None,
     svd_bound: SvdBound = None,
+    pca: Annotated[
+        str | None, typer.Option(help="auto (default), moments, tsqr or gather: how levels are decomposed.")
+    ] = None,
+    driver_memory: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse tensors with NaN or Inf.")] = False,
     engine: Annotated[str, typer.Option(help="auto, inprocess or ray.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -88,6 +94,7 @@ def run(
 ) -> None:
     """Measure checkpoints and write the tables of a run."""
     from rct_ray.api import run as run_checkpoints
+    from rct_ray.config import parse_bytes
     from rct_ray.report.progress import track
 
     config = _config(
@@ -100,6 +107,8 @@ def run(
         sample_rows=sample_rows,
         seed=seed,
         svd_bound=svd_bound,
+        pca=pca,
+        driver_memory=parse_bytes(driver_memory) if driver_memory else None,
         strict=strict or None,
     )
     directory = out or _default_out(checkpoints)
@@ -228,7 +237,7 @@ def _status(arguments: Sequence[str] | None) -> int:
 
 def _explain(error: Exception) -> int:
     """One line for the user's mistakes and status 2; a traceback for ours and status 1."""
-    from rct_ray.engine.units import EngineError
+    from rct_ray.engine.errors import EngineError
     from rct_ray.report.progress import printable
     from rct_ray.results.errors import system_failed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -13,6 +14,7 @@ from rct_ray.transform.stages import DEFAULT_TOWER, Stage, parse_tower
 
 EngineName = Literal["auto", "inprocess", "ray"]
 SvdBound = Literal["auto", "always", "never"]
+PcaMethod = Literal["auto", "moments", "tsqr", "gather"]
 
 MEBIBYTE = 1 << 20
 
@@ -41,6 +43,10 @@ class RunConfig:
     svd_bound : {"auto", "always", "never"}
         Whether to keep the d x d moments that the SVD bound and the stable rank need; "auto" keeps them for
         widths where they cost little (see `engine.plan`).
+    pca : {"auto", "moments", "tsqr", "gather"}
+        How rows of coordinates are kept until they are decomposed (see `engine.pca_method`).
+    driver_memory : int
+        Bytes that the coordinates of one level may take on the driver.
     strict : bool
         Refuse tensors with NaN or Inf instead of leaving them out.
     shard_bytes : int
@@ -60,6 +66,8 @@ class RunConfig:
     sample_rows: int | None = None
     seed: int = 7
     svd_bound: SvdBound = "auto"
+    pca: PcaMethod = "auto"
+    driver_memory: int = 1024 * MEBIBYTE
     strict: bool = False
     shard_bytes: int = 32 * MEBIBYTE
     block_bytes: int = MEBIBYTE // 2
@@ -72,7 +80,10 @@ class RunConfig:
             raise ConfigError(f"metric must be isometric or amplitude, not {self.metric!r}")
         if self.svd_bound not in get_args(SvdBound):
             raise ConfigError(f"svd-bound must be auto, always or never, not {self.svd_bound!r}")
+        if self.pca not in get_args(PcaMethod):
+            raise ConfigError(f"pca must be one of {', '.join(get_args(PcaMethod))}, not {self.pca!r}")
         for name, least in (
+            ("driver_memory", 1),
             ("columns", 1),
             ("sample_rows", 1),
             ("seed", 0),
@@ -119,3 +130,20 @@ def from_preset(name: str, **settings: Any) -> RunConfig:
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there is {', '.join(PRESETS)}")
     return RunConfig(**{**PRESETS[name], **settings, "preset": name})
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as 500MB, 1GiB or 1073741824.
+
+    Raises
+    ------
+    ConfigError
+        If it is no size.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    if match is None:
+        raise ConfigError(f"{text!r} is no size in bytes; write such as 500MB or 1GiB")
+    return int(float(match[1]) * _UNITS[match[2] or ""])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from rct_ray.engine.errors import EngineError
 from rct_ray.engine.record import pack, unpack
 from rct_ray.engine.shard import ShardResult
-from rct_ray.engine.units import EngineError, Unit, UnitDone, UnitFailed
+from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
 # Bytes of units that may wait in memory for an earlier one; the rest waits on disk.
 _IN_MEMORY = 64 << 20

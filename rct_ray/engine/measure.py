@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 
 from rct_ray.checkpoint import TensorEntry
+from rct_ray.engine.errors import NonFiniteError
 from rct_ray.engine.plan import Plan
 from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.basis import Basis
@@ -16,10 +17,6 @@ from rct_ray.transform.level import Level, add_up
 from rct_ray.transform.moments import RowMoments, WeightMoments, merge_all
 from rct_ray.transform.stages import FixedStage, Stage
 from rct_ray.transform.tower import Ascent, noise_seed, tower
-
-
-class NonFiniteError(ValueError):
-    """Weights that are NaN or infinite where the run can't do without them; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +78,12 @@ def measure(
     """
     measurement = Measurement(plan)
     widths: dict[int, RowMoments] = {}
+    methods = plan.pca_methods
     for entry, moments in _by_tensor(plan, results, measurement.results):
         fault = _fault(moments.weights)
         if fault and strict:
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
-        ascent = None if fault else _climb(entry.name, entry.width, moments, stages, metric, seed)
+        ascent = None if fault else _climb(entry.name, entry.width, moments, stages, metric, seed, methods)
         if ascent is not None:
             known = widths.get(entry.width)
             widths[entry.width] = moments if known is None else known.merge(moments)
@@ -96,7 +94,7 @@ def measure(
         raise NonFiniteError(
             f"every selected tensor of {plan.checkpoint.path} holds NaN or Inf: nothing to measure"
         )
-    measurement.towers += _pooled(widths, stages, metric, seed)
+    measurement.towers += _pooled(widths, stages, metric, seed, methods)
     return measurement
 
 
@@ -132,9 +130,16 @@ def _fault(weights: WeightMoments) -> str | None:
 
 
 def _climb(
-    name: str, width: int, moments: RowMoments, stages: Sequence[Stage], metric: Metric, seed: int
+    name: str,
+    width: int,
+    moments: RowMoments,
+    stages: Sequence[Stage],
+    metric: Metric,
+    seed: int,
+    methods: Mapping[int, str],
 ) -> Ascent:
-    return tower(moments, width, stages, metric, noise_seed(seed, name, str(width)), _basis(stages[0], width))
+    noise = noise_seed(seed, name, str(width))
+    return tower(moments, width, stages, metric, noise, _basis(stages[0], width), methods[width])
 
 
 @lru_cache(maxsize=64)
@@ -150,11 +155,15 @@ def _stable_rank(ascent: Ascent | None) -> float | None:
 
 
 def _pooled(
-    widths: dict[int, RowMoments], stages: Sequence[Stage], metric: Metric, seed: int
+    widths: dict[int, RowMoments],
+    stages: Sequence[Stage],
+    metric: Metric,
+    seed: int,
+    methods: Mapping[int, str],
 ) -> Iterator[ScopeTower]:
     pooled = []
     for width, moments in sorted(widths.items()):
-        ascent = _climb("", width, moments, stages, metric, seed)
+        ascent = _climb("", width, moments, stages, metric, seed, methods)
         pooled.append(ScopeTower("width", str(width), width, ascent.levels, ascent))
     yield from pooled
     everything = WeightMoments()

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.checkpoint import Checkpoint, TensorEntry
+from rct_ray.engine.errors import PlanError
+from rct_ray.engine.pca_method import pca_methods
+from rct_ray.transform.encode import Summary
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
 # A width's d x d moments are kept on "auto" up to this many multiply-adds (about a second of one core).
@@ -19,10 +22,6 @@ _CHEAP_SPECTRUM = 16e9
 _MANY_WEIGHTS = 1 << 20
 # ... if the frame is slender; a wide one spends its time in GEMM, where exactness costs little more.
 _SLENDER = 8
-
-
-class PlanError(ValueError):
-    """A checkpoint and settings that leave nothing to do, or ask for what can't be; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,8 @@ class Shard:
         Whether to keep the d x d moments.
     single : bool
         Whether float32 blocks may be projected in float32.
+    summary : {"moments", "tsqr", "gather"}
+        How the coordinates that a PCA decomposes are kept.
     """
 
     index: int
@@ -59,6 +60,7 @@ class Shard:
     rows: NDArray[np.int64] | None
     columns: bool
     single: bool
+    summary: Summary
 
     @property
     def n_rows(self) -> int:
@@ -79,6 +81,7 @@ class Plan:
     selection: Selection
     shards: tuple[Shard, ...]
     spectra: frozenset[int]
+    pca_methods: dict[int, Summary]
 
     @property
     def nbytes(self) -> int:
@@ -97,6 +100,8 @@ def make_plan(
     seed: int = 7,
     svd_bound: str = "auto",
     shard_bytes: int = 32 << 20,
+    pca: str = "auto",
+    driver_memory: int = 1 << 30,
 ) -> Plan:
     """Select tensors and cut them into shards, in the checkpoint's order.
 
@@ -111,12 +116,13 @@ def make_plan(
     for entry in selection.taken:
         _check_width(stages[0], entry)
     spectra = _widths_with_spectra(selection.taken, stages, svd_bound)
+    methods = pca_methods(selection.taken, stages[0], pca, driver_memory, sample_rows)
     shards: list[Shard] = []
     for entry, rows in _sampled(selection.taken, sample_rows, seed):
         if rows is None or len(rows):
             keep, single = entry.width in spectra, _may_be_single(entry, stages[0])
-            shards += _cut(entry, rows, shard_bytes, len(shards), keep, single)
-    return Plan(checkpoint, selection, tuple(shards), spectra)
+            shards += _cut(entry, rows, shard_bytes, len(shards), keep, single, methods[entry.width])
+    return Plan(checkpoint, selection, tuple(shards), spectra, methods)
 
 
 def select(
@@ -227,6 +233,7 @@ def _cut(
     index: int,
     columns: bool,
     single: bool,
+    summary: Summary,
 ) -> Iterator[Shard]:
     step = max(1, shard_bytes * entry.rows // entry.nbytes) if entry.seekable else entry.rows
     for start in range(0, entry.rows, step):
@@ -236,5 +243,5 @@ def _cut(
             within = rows[slice(*np.searchsorted(rows, [start, stop]))]
             if not len(within):
                 continue
-        yield Shard(index, entry, start, stop, within, columns, single)
+        yield Shard(index, entry, start, stop, within, columns, single, summary)
         index += 1

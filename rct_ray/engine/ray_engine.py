@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rct_ray.engine.errors import EngineError
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
-from rct_ray.engine.units import EngineError, Unit, UnitDone, UnitFailed
+from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
 # Calls in flight for each worker: one that runs and one that waits.
 _AHEAD = 2

@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.basis import Array
+from rct_ray.transform.factors import CoordinateFactors
+from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
+
+if TYPE_CHECKING:
+    from rct_ray.transform.moments import Coordinates
 
 _FLOAT = np.dtype("<f8")
 
@@ -75,11 +80,20 @@ def _described(result: ShardResult, arrays: list[Array]) -> dict[str, Any]:
     }
 
 
-def _sizes(moments: CoordinateMoments | None, arrays: list[Array]) -> list[int] | None:
-    if moments is None:
-        return None
-    arrays += [moments.mean, moments.scatter]
-    return [moments.rows, len(moments.mean)]
+def _sizes(coordinates: Coordinates | None, arrays: list[Array]) -> list[Any] | None:
+    match coordinates:
+        case None:
+            return None
+        case CoordinateMoments(rows, mean, scatter):
+            arrays += [mean, scatter]
+            return ["moments", rows, len(mean)]
+        case CoordinateFactors(rows, mean, factor):
+            arrays += [mean, factor]
+            return ["factors", rows, *factor.shape]
+        case GatheredRows():
+            stacked = coordinates.stacked()
+            arrays.append(stacked)
+            return ["rows", *stacked.shape]
 
 
 def _restored(fields: dict[str, Any], cursor: _Cursor) -> ShardResult:
@@ -91,8 +105,14 @@ def _restored(fields: dict[str, Any], cursor: _Cursor) -> ShardResult:
     return ShardResult(moments=moments, **fields)
 
 
-def _coordinates(sizes: list[int] | None, cursor: _Cursor) -> CoordinateMoments | None:
-    if sizes is None:
-        return None
-    rows, size = sizes
-    return CoordinateMoments(rows, cursor.take(size), cursor.take(size, size))
+def _coordinates(sizes: list[Any] | None, cursor: _Cursor) -> Coordinates | None:
+    match sizes:
+        case None:
+            return None
+        case ["moments", rows, size]:
+            return CoordinateMoments(rows, cursor.take(size), cursor.take(size, size))
+        case ["factors", rows, height, size]:
+            return CoordinateFactors(rows, cursor.take(size), cursor.take(height, size))
+        case ["rows", rows, size]:
+            return GatheredRows((cursor.take(rows, size),))
+    raise ValueError(f"a record with {sizes!r} in it")

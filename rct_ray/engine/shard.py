@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from rct_ray.checkpoint import RowReader
+from rct_ray.engine.errors import Interrupted
 from rct_ray.engine.plan import Shard
-from rct_ray.transform.encode import Encoder, Weights
+from rct_ray.transform.encode import Encoder, Summary, Weights
 from rct_ray.transform.moments import RowMoments
 from rct_ray.transform.stages import FixedStage, Stage
 
@@ -19,10 +20,6 @@ from rct_ray.transform.stages import FixedStage, Stage
 _FEWEST_ROWS = 64
 # d x d moments are updated once a block, which only pays over more rows.
 _FEWEST_ROWS_WITH_COLUMNS = 512
-
-
-class Interrupted(Exception):  # noqa: N818  (not an error: the run is being stopped)
-    """A shard was given up because the run is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ def encode_shard(
         If `stopping()` became true.
     """
     begun = time.perf_counter()
-    encoder = _encoder(task.first_stage, shard.entry.width, shard.columns, shard.single)
+    encoder = _encoder(task.first_stage, shard.entry.width, shard.columns, shard.single, shard.summary)
     moments: RowMoments | None = None
     reading = encoding = 0.0
     with RowReader(shard.entry) as reader:
@@ -113,7 +110,7 @@ def _blocks(reader: RowReader, shard: Shard, block_bytes: int) -> Iterator[Weigh
 
 
 @lru_cache(maxsize=64)
-def _encoder(stage: Stage, width: int, columns: bool, single: bool) -> Encoder:
+def _encoder(stage: Stage, width: int, columns: bool, single: bool, summary: Summary) -> Encoder:
     """The encoder of a width; a worker makes it once and keeps it."""
     frame = stage.basis(width).frame if isinstance(stage, FixedStage) else None
-    return Encoder(frame, columns=columns, single=single)
+    return Encoder(frame, columns=columns, single=single, summary=summary)

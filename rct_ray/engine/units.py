@@ -13,10 +13,6 @@ _UNIT_BYTES = 8 << 20
 _UNIT_SHARDS = 64
 
 
-class EngineError(RuntimeError):
-    """Workers failed, after every retry; says at which tensor. One line."""
-
-
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Consecutive shards of one checkpoint."""

@@ -9,11 +9,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from rct_ray.transform.basis import Array, Basis
+from rct_ray.transform.factors import CoordinateFactors
 from rct_ray.transform.moments import CoordinateMoments
 from rct_ray.transform.spectrum import components_needed, participation_ratio
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
 Metric: TypeAlias = Literal["isometric", "amplitude"]
+# Moments of rows, squared or not: they answer the same questions.
+Summed: TypeAlias = CoordinateMoments | CoordinateFactors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +29,7 @@ class Step:
     mean : ndarray of shape (m,), float64
     charge : int
         Parameters of the decoder; a fixed basis is free.
-    code : CoordinateMoments
+    code : CoordinateMoments or CoordinateFactors
         Moments of the code.
     participation_ratio : float or None
         Of the stage's input, for a PCA.
@@ -36,7 +39,7 @@ class Step:
     decoder: Array
     mean: Array
     charge: int
-    code: CoordinateMoments
+    code: Summed
     participation_ratio: float | None = None
 
     @property
@@ -77,7 +80,7 @@ class AffineCode:
         """Rows of codes, shape (n, K) -> (n, d)."""
         return np.asarray(codes @ self.decoder + self.offset)
 
-    def lost(self, moments: CoordinateMoments) -> float:
+    def lost(self, moments: Summed) -> float:
         """Sum of squares of x - decode(encode(x)) over the rows behind some moments of x.
 
         tr(F^T S F) + n |bias|^2 with F = I - E D and S the scatter.
@@ -104,7 +107,7 @@ class Rung:
 
 
 def climb(
-    base: CoordinateMoments,
+    base: Summed,
     outside: float,
     stages: Sequence[Stage],
     basis: Basis | None,
@@ -115,7 +118,7 @@ def climb(
 
     Parameters
     ----------
-    base : CoordinateMoments
+    base : CoordinateMoments or CoordinateFactors
         Of the isometric amplitudes B = W Q if the first stage is a fixed basis, else of the columns of W.
     outside : float
         Sum of squares of W that `base` does not hold: ||W||^2 - ||B||^2, or 0 for the columns.
@@ -136,7 +139,8 @@ def climb(
     first = _first_step(base, stages[0], basis, metric, kept)
     steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
     code = AffineCode.of_frame(np.eye(len(base.mean)))
-    rungs, below, charged = [], base, 0
+    rungs: list[Rung] = []
+    below, charged = base, 0
     for level, (stage, step) in enumerate(zip(stages, steps, strict=True)):
         code = code.then(step)
         charged += step.charge
@@ -152,7 +156,7 @@ def climb(
 
 
 def _first_step(
-    base: CoordinateMoments, stage: Stage, basis: Basis | None, metric: Metric, kept: Sequence[int] | None
+    base: Summed, stage: Stage, basis: Basis | None, metric: Metric, kept: Sequence[int] | None
 ) -> Step:
     if not isinstance(stage, FixedStage):
         return _step(base, stage, metric, kept[0] if kept else None)
@@ -166,7 +170,7 @@ def _first_step(
 
 
 def _later_steps(
-    code: CoordinateMoments, stages: Sequence[Stage], metric: Metric, kept: Sequence[int] | None
+    code: Summed, stages: Sequence[Stage], metric: Metric, kept: Sequence[int] | None
 ) -> Iterator[Step]:
     for level, stage in enumerate(stages, start=1):
         step = _step(code, stage, metric, kept[level] if kept else None)
@@ -174,7 +178,7 @@ def _later_steps(
         code = step.code
 
 
-def _step(below: CoordinateMoments, stage: Stage, metric: Metric, kept: int | None) -> Step:
+def _step(below: Summed, stage: Stage, metric: Metric, kept: int | None) -> Step:
     if isinstance(stage, PCAStage):
         return _pca_step(below, stage.threshold, kept)
     if isinstance(stage, SVDStage):
@@ -189,7 +193,7 @@ def _step(below: CoordinateMoments, stage: Stage, metric: Metric, kept: int | No
     return Step(encoder, decoder, np.zeros(len(below.mean)), 0, below.mapped(encoder))
 
 
-def _pca_step(below: CoordinateMoments, threshold: float, kept: int | None) -> Step:
+def _pca_step(below: Summed, threshold: float, kept: int | None) -> Step:
     spectrum = below.spectrum()
     count = kept or components_needed(spectrum.eigenvalues, threshold)
     decoder = spectrum.components[:count]
@@ -198,6 +202,6 @@ def _pca_step(below: CoordinateMoments, threshold: float, kept: int | None) -> S
     return Step(decoder.T, decoder, below.mean, charge, code, participation_ratio(below.scatter))
 
 
-def _svd_step(below: CoordinateMoments, count: int) -> Step:
+def _svd_step(below: Summed, count: int) -> Step:
     decoder = below.spectrum_about_zero().components[:count]
     return Step(decoder.T, decoder, np.zeros(len(below.mean)), decoder.size, below.mapped(decoder.T))

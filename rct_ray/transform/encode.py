@@ -6,13 +6,19 @@ Every weight is touched while its block sits in cache: projected, squared, summe
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.transform.basis import Array
+from rct_ray.transform.factors import coordinate_factors
+from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.moments import RowMoments, WeightMoments, coordinate_moments
+
+if TYPE_CHECKING:
+    from rct_ray.transform.moments import Coordinates
 
 Weights = NDArray[np.floating[Any]]
 
@@ -21,6 +27,19 @@ _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-28, 1e28
 # float32 products of rows round the same way along a common mean: above this share of the energy the pooled
 # R2 would err by more than 1e-9.
 _LARGEST_MEAN_SHARE = 0.01
+
+Summary: TypeAlias = Literal["moments", "tsqr", "gather"]
+
+
+def _gathered(coordinates: Array) -> GatheredRows:
+    return GatheredRows((coordinates.copy(),))
+
+
+_SUMMARIES: dict[Summary, Callable[[Array], Coordinates]] = {
+    "moments": coordinate_moments,
+    "tsqr": coordinate_factors,
+    "gather": _gathered,
+}
 
 
 class Encoder:
@@ -37,12 +56,25 @@ class Encoder:
         row's norm; sums over rows are float64 and the frame's own rounding is corrected, so the pooled
         energy of many rows errs far less. Blocks whose mean or scale float32 can't carry are done again in
         float64.
+    summary : {"moments", "tsqr", "gather"}
+        How to keep the coordinates that later stages decompose: their scatter, triangular factors, or the
+        rows themselves.
     """
 
-    def __init__(self, frame: Array | None, *, columns: bool = False, single: bool = False) -> None:
+    def __init__(
+        self,
+        frame: Array | None,
+        *,
+        columns: bool = False,
+        single: bool = False,
+        summary: Summary = "moments",
+    ) -> None:
         self.frame = frame
         self.columns = columns
-        self.single = single and frame is not None and not columns
+        self.single = single and frame is not None and not columns and summary == "moments"
+        # What later stages decompose is kept as asked for; the columns' moments beside it are only summed.
+        self._summarise = _SUMMARIES[summary]
+        self._summarise_columns = self._summarise if frame is None else coordinate_moments
         if self.single and frame is not None:
             self._frame32 = frame.astype(np.float32)
             # Rows inside the frame's span are B Q^T; projecting them on the rounded frame gives B (Q^T Q32).
@@ -87,9 +119,9 @@ class Encoder:
             return RowMoments(weights)
         projected = columns = None
         if self.frame is not None:
-            projected = coordinate_moments(exact @ self.frame)
+            projected = self._summarise(exact @ self.frame)
         if self.columns:
-            columns = coordinate_moments(exact)
+            columns = self._summarise_columns(exact)
         return RowMoments(weights, projected, columns)
 
 

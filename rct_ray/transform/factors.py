@@ -2,8 +2,8 @@
 
 A scatter X^T X squares the condition number; its factor R, from X = Q R, does not. Blocks are factored apart
 and merged two by two, which is TSQR (Demmel, Grigori, Hoemmen & Langou, 2008) without ever keeping Q. Each
-block is centred about its own mean, and a merge adds one row for the distance between the means: the update of
-Chan, Golub & LeVeque (1979) before it is squared.
+block is centred about its own mean, and a merge adds one row for the distance between the means: the update
+of Chan, Golub & LeVeque (1979) before it is squared.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class CoordinateFactors:
     rows : int
     mean : ndarray of shape (m,), float64
     factor : ndarray of shape (r, m), float64
-        R: upper triangular, diagonal >= 0; R^T R is the scatter. r = m once there are m rows or more; of fewer
-        rows R is a trapezoid, which a merge does not pad.
+        R: upper triangular, diagonal >= 0; R^T R is the scatter. r = m once there are m rows or more; of
+        fewer rows R is a trapezoid, which is not padded.
     """
 
     rows: int
@@ -89,7 +89,7 @@ class CoordinateFactors:
 
 def triangular_factor(rows: Array) -> Array:
     """R of a thin QR of shape (n, m): min(n, m) rows, diagonal >= 0, so that it is unique where full rank."""
-    factor: Array = np.linalg.qr(rows, mode="r")
+    factor: Array = np.asarray(np.linalg.qr(rows, mode="r"))
     return factor * np.where(np.diagonal(factor) < 0, -1.0, 1.0)[:, None]
 
 

@@ -10,13 +10,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.transform.basis import Array
 from rct_ray.transform.spectrum import Spectrum, eigendecomposition
+
+if TYPE_CHECKING:
+    from rct_ray.transform.factors import CoordinateFactors
+    from rct_ray.transform.gathered import GatheredRows
+
+    # How the rows of a level are kept until they are decomposed; all blocks of a width in the same way.
+    Coordinates: TypeAlias = "CoordinateMoments | CoordinateFactors | GatheredRows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +131,19 @@ class RowMoments:
     """All that is kept of a set of rows.
 
     `projected` are moments of W Q in a fixed frame, `columns` those of the d columns themselves (the d x d
-    scatter that SVD stages and the SVD bound need). Either is None when nobody asked for it, or when the rows
-    hold something not finite.
+    scatter that SVD stages and the SVD bound need); moments, or factors, or the rows themselves. Either is
+    None when nobody asked for it, or when the rows hold something not finite.
     """
 
     weights: WeightMoments
-    projected: CoordinateMoments | None = None
-    columns: CoordinateMoments | None = None
+    projected: Coordinates | None = None
+    columns: Coordinates | None = None
 
     @property
     def rows(self) -> int:
         """Rows seen with finite weights."""
-        known = self.projected or self.columns
-        return known.rows if known else 0
+        known = self.columns if self.projected is None else self.projected
+        return 0 if known is None else known.rows
 
     def merge(self, other: RowMoments) -> RowMoments:
         """Moments of both sets of rows together."""
@@ -160,7 +167,9 @@ def coordinate_moments(coordinates: NDArray[np.floating[Any]]) -> CoordinateMome
     return CoordinateMoments(len(centred), mean, centred.T @ centred)
 
 
-def _merged(left: CoordinateMoments | None, right: CoordinateMoments | None) -> CoordinateMoments | None:
+def _merged(left: Coordinates | None, right: Coordinates | None) -> Coordinates | None:
     if left is None or right is None:
-        return left or right
-    return left.merge(right)
+        return right if left is None else left
+    if type(left) is not type(right):
+        raise TypeError(f"can't merge {type(left).__name__} with {type(right).__name__}")
+    return left.merge(right)  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """Leading principal components of very wide rows, by random projection.
 
 Randomized subspace iteration (Halko, Martinsson & Tropp, 2011, algorithms 4.4 and 5.1): a random subspace is
-multiplied by X^T X a few times and orthonormalised at every half step, so that directions below the root of the
-rounding error are not lost. The rows stay where they are: all that is asked of them are two products, each one
-pass over the blocks.
+multiplied by X^T X a few times and orthonormalised at every half step, so that directions below the root of
+the rounding error are not lost. The rows stay where they are: all that is asked of them are two products, each
+one pass over the blocks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Rows(Protocol):
 
     @property
     def rows(self) -> int:
-        """n."""
+        """N."""
         ...
 
     @property
@@ -144,8 +144,8 @@ def leading_spectrum(
     Returns
     -------
     Spectrum
-        `n_components` of each. Exact, by one QR of all rows, where the subspace (10 more than asked for) would
-        be more than half of all there is: then it would save nothing.
+        `n_components` of each. Exact, by one QR of all rows, where the subspace (10 more than asked for)
+        would be more than half of all there is: then it would save nothing.
     """
     size = n_components + OVERSAMPLING
     if size > _largest_subspace(rows):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rct_ray.transform.basis import Array, Basis
-from rct_ray.transform.climb import Metric, Rung, climb
+from rct_ray.transform.climb import Metric, Rung, Summed, climb
 from rct_ray.transform.code_length import svd_bound
+from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.level import Level, mark_fixed_point
 from rct_ray.transform.moments import CoordinateMoments, RowMoments
 from rct_ray.transform.noise import noise_coordinates
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage
+
+if TYPE_CHECKING:
+    from rct_ray.transform.moments import Coordinates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +48,7 @@ def tower(
     metric: Metric = "isometric",
     seed: Sequence[int] = (0,),
     basis: Basis | None = None,
+    pca_method: str = "moments",
 ) -> Ascent:
     """Every level of the tower over some rows, from their moments.
 
@@ -59,6 +65,8 @@ def tower(
         Of the null's noise; levels draw nothing else.
     basis : Basis, optional
         The first stage's basis, if the caller has it already.
+    pca_method : str
+        How the moments came about, for the table.
 
     Returns
     -------
@@ -66,19 +74,20 @@ def tower(
     """
     if isinstance(stages[0], FixedStage):
         basis = basis or stages[0].basis(width)
-        base = moments.projected
+        base = _summed(moments.projected)
     else:
-        basis, base = None, moments.columns
+        basis, base = None, _summed(moments.columns)
     if base is None:
         raise ValueError("the moments that the first stage needs were not kept")
     sst = moments.weights.energy
     outside = max(0.0, sst - base.energy) if basis else 0.0
     rungs = climb(base, outside, stages, basis, metric)
     null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed)
-    eigenvalues = _descending_eigenvalues(moments.columns) if moments.columns else None
+    columns = _summed(moments.columns)
+    eigenvalues = None if columns is None else _descending_eigenvalues(columns)
     levels = [_ground(moments, base.rows, width, eigenvalues)]
     for rung, null in zip(rungs, null_rungs, strict=True):
-        levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues))
+        levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues, pca_method))
     return Ascent(mark_fixed_point(levels), rungs, eigenvalues)
 
 
@@ -89,7 +98,7 @@ def noise_seed(seed: int, *names: str) -> tuple[int, ...]:
 
 def _null(
     moments: RowMoments,
-    base: CoordinateMoments,
+    base: Summed,
     width: int,
     stages: Sequence[Stage],
     metric: Metric,
@@ -105,8 +114,15 @@ def _null(
     return climb(noise, outside, stages, basis, metric, kept=[rung.step.n_components for rung in rungs])
 
 
-def _descending_eigenvalues(columns: CoordinateMoments) -> Array:
-    return np.asarray(np.maximum(np.linalg.eigvalsh(columns.second_moment)[::-1], 0.0))
+def _summed(coordinates: Coordinates | None) -> Summed | None:
+    return coordinates.factors() if isinstance(coordinates, GatheredRows) else coordinates
+
+
+def _descending_eigenvalues(columns: Summed) -> Array:
+    """Of W^T W; without the eigenvectors where these are not had for nothing."""
+    if isinstance(columns, CoordinateMoments):
+        return np.asarray(np.maximum(np.linalg.eigvalsh(columns.second_moment)[::-1], 0.0))
+    return columns.spectrum_about_zero().eigenvalues
 
 
 def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | None) -> Level:
@@ -137,7 +153,9 @@ def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | Non
     )
 
 
-def _level(below: Level, ground: Level, rung: Rung, null: Rung, eigenvalues: Array | None) -> Level:
+def _level(
+    below: Level, ground: Level, rung: Rung, null: Rung, eigenvalues: Array | None, pca_method: str
+) -> Level:
     step, is_pca = rung.step, isinstance(rung.stage, PCAStage)
     return replace(
         ground,
@@ -155,6 +173,6 @@ def _level(below: Level, ground: Level, rung: Rung, null: Rung, eigenvalues: Arr
         null_sse=null.sse,
         null_participation_ratio=null.step.participation_ratio,
         svd_kept=None if eigenvalues is None else svd_bound(eigenvalues, ground.rows, rung.params),
-        pca_method="moments" if is_pca else None,
+        pca_method=pca_method if is_pca else None,
         incompressible=step.n_components >= below.n_components,
     )
