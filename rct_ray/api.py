@@ -15,14 +15,14 @@ from rct_ray.checkpoint import Checkpoint, FileInfo, open_checkpoint
 from rct_ray.config import ConfigError, RunConfig, from_preset
 from rct_ray.engine import make_engine
 from rct_ray.engine.collect import collect, recorded
-from rct_ray.engine.measure import Measurement, measure
+from rct_ray.engine.measure import Measured, measure
 from rct_ray.engine.plan import Plan, make_plan, select
 from rct_ray.engine.shard import ShardResult, ShardTask
 from rct_ray.engine.units import make_units
 
 if TYPE_CHECKING:
     from rct_ray.engine import Engine
-    from rct_ray.results import Run, RunWriter, UnitStore
+    from rct_ray.results import Run, UnitStore
 
 PathLike: TypeAlias = str | os.PathLike[str]
 # Wraps the results of a plan as they come, to show how far it is.
@@ -81,6 +81,7 @@ def run(
         run is interrupted or the disk is full.
     """
     from rct_ray.results import RunWriter, open_run
+    from rct_ray.tables import write_measured
 
     config = _configured(config, settings)
     paths = _as_paths(checkpoints)
@@ -97,8 +98,8 @@ def run(
                 results = _results(label, plan, config, chosen, writer.units(index), say)
                 if progress is not None:
                     results = progress(label, plan, results)
-                measurement = _measure(plan, config, results)
-                _write(writer, measurement, label, part=label if len(plans) > 1 else None)
+                part = label if len(plans) > 1 else None
+                write_measured(writer, label, part, plan, _measure(plan, config, results))
         seconds = time.perf_counter() - begun
         writer.commit(_manifest(config, chosen, labels, plans, seconds))
     return open_run(out)
@@ -228,7 +229,7 @@ def _results(
     return collect(units, finished, records, earlier)
 
 
-def _measure(plan: Plan, config: RunConfig, results: Iterable[ShardResult]) -> Measurement:
+def _measure(plan: Plan, config: RunConfig, results: Iterable[ShardResult]) -> Iterator[Measured]:
     return measure(plan, results, config.stages, metric=config.metric, seed=config.seed, strict=config.strict)
 
 
@@ -243,17 +244,6 @@ def _identity(config: RunConfig, plans: Sequence[Plan]) -> dict[str, Any]:
 
 def _identity_of(file: FileInfo) -> dict[str, Any]:
     return {"bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_sha256}
-
-
-def _write(writer: RunWriter, measurement: Measurement, label: str, part: str | None) -> None:
-    from rct_ray import tabulate
-    from rct_ray.results import DECODERS, LEVELS, SHARDS, TENSORS
-
-    step = measurement.plan.checkpoint.step
-    writer.write_table("levels", tabulate.level_rows(measurement, label, step), LEVELS, part)
-    writer.write_table("tensors", tabulate.tensor_rows(measurement, label), TENSORS, part)
-    writer.write_table("shards", tabulate.shard_rows(measurement, label), SHARDS, part)
-    writer.write_table("decoders", tabulate.decoder_rows(measurement, label), DECODERS, part)
 
 
 def _manifest(

@@ -1,11 +1,13 @@
-"""From a measurement to the rows of the tables."""
+"""From what was measured to the rows of the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rct_ray.engine.measure import Measurement, ScopeTower, TensorFigures
+from rct_ray.engine.measure import ScopeTower, TensorFigures
+from rct_ray.engine.plan import Plan
+from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.basis import Array
 from rct_ray.transform.climb import Rung
 from rct_ray.transform.level import Level
@@ -22,10 +24,10 @@ _LEVEL_COLUMNS = (
 )  # fmt: skip
 
 
-def level_rows(measurement: Measurement, checkpoint: str, step: int | None) -> list[Row]:
-    """Rows of `levels`: tensors in the checkpoint's order, then widths, then the model."""
+def level_rows(towers: Iterable[ScopeTower], checkpoint: str, step: int | None) -> list[Row]:
+    """Rows of `levels`."""
     rows = []
-    for tower in measurement.towers:
+    for tower in towers:
         scope = {
             "checkpoint": checkpoint,
             "step": step,
@@ -37,10 +39,18 @@ def level_rows(measurement: Measurement, checkpoint: str, step: int | None) -> l
     return rows
 
 
-def tensor_rows(measurement: Measurement, checkpoint: str) -> list[Row]:
-    """Rows of `tensors`: every tensor of the checkpoint, in its order."""
-    seen = {figures.entry.name: figures for figures in measurement.tensors}
-    refused = measurement.plan.selection.refused
+def tensor_rows(plan: Plan, seen: Mapping[str, TensorFigures], checkpoint: str) -> list[Row]:
+    """Rows of `tensors`: every tensor of the checkpoint, in its order.
+
+    Parameters
+    ----------
+    plan : Plan
+    seen : mapping of str to TensorFigures
+        What was measured, by the tensor's name.
+    checkpoint : str
+        Label.
+    """
+    refused = plan.selection.refused
     return [
         {
             "checkpoint": checkpoint,
@@ -53,15 +63,15 @@ def tensor_rows(measurement: Measurement, checkpoint: str) -> list[Row]:
             "width": entry.width,
             **_statistics(seen.get(entry.name), refused.get(entry.name)),
         }
-        for entry in measurement.plan.checkpoint.tensors
+        for entry in plan.checkpoint.tensors
     ]
 
 
-def shard_rows(measurement: Measurement, checkpoint: str) -> list[Row]:
-    """Rows of `shards`, in the plan's order."""
+def shard_rows(plan: Plan, results: Iterable[ShardResult], checkpoint: str) -> list[Row]:
+    """Rows of `shards`."""
     rows = []
-    for result in measurement.results:
-        shard = measurement.plan.shards[result.index]
+    for result in results:
+        shard = plan.shards[result.index]
         rows.append(
             {
                 "checkpoint": checkpoint,
@@ -81,13 +91,13 @@ def shard_rows(measurement: Measurement, checkpoint: str) -> list[Row]:
     return rows
 
 
-def decoder_rows(measurement: Measurement, checkpoint: str) -> list[Row]:
+def decoder_rows(towers: Iterable[ScopeTower], checkpoint: str) -> list[Row]:
     """Rows of `decoders`: what is needed to turn codes into weights.
 
     A fixed basis is stored once a width; what was learned from the weights, once a tower.
     """
     rows = []
-    for tower in measurement.towers:
+    for tower in towers:
         if tower.ascent is None:
             continue
         for level, rung in enumerate(tower.ascent.rungs, start=1):

@@ -131,7 +131,7 @@ class DistributedPCA(BaseEstimator):  # type: ignore[misc]
         try:
             self._held = checked(resident.load(cut(blocks), describe))
         except BaseException:
-            resident.release()
+            resident.forget()
             raise
         return self
 

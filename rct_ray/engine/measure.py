@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
@@ -40,14 +40,13 @@ class TensorFigures:
     stable_rank: float | None
 
 
-@dataclass(slots=True)
-class Measurement:
-    """All that a run says of one checkpoint."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One tensor, or (last, without figures) all widths and the model."""
 
-    plan: Plan
-    towers: list[ScopeTower] = field(default_factory=list)
-    tensors: list[TensorFigures] = field(default_factory=list)
-    results: list[ShardResult] = field(default_factory=list)
+    towers: Sequence[ScopeTower]
+    figures: TensorFigures | None
+    results: Sequence[ShardResult]
 
 
 def measure(
@@ -58,14 +57,17 @@ def measure(
     metric: Metric,
     seed: int,
     strict: bool,
-) -> Measurement:
-    """Climb every tower of a checkpoint.
+) -> Iterator[Measured]:
+    """Climb every tower of a checkpoint: each tensor as its shards are in, then the widths and the model.
+
+    A generator, so that nobody need hold the towers of a hundred thousand tensors. Between tensors it holds
+    the widths' moments alone.
 
     Parameters
     ----------
     plan : Plan
     results : iterable of ShardResult
-        In shard order. A tensor's moments are let go as soon as its tower is climbed.
+        In shard order.
     stages, metric, seed
         See `transform.tower.tower`.
     strict : bool
@@ -76,49 +78,51 @@ def measure(
     NonFiniteError
         If `strict` and a tensor holds NaN or Inf, or if every tensor does.
     """
-    measurement = Measurement(plan)
     widths: dict[int, RowMoments] = {}
-    methods = plan.pca_methods
-    for entry, moments in _by_tensor(plan, results, measurement.results):
+    for entry, moments, timings in _by_tensor(plan, results):
         fault = _fault(moments.weights)
         if fault and strict:
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
-        ascent = None if fault else _climb(entry.name, entry.width, moments, stages, metric, seed, methods)
+        ascent = (
+            None
+            if fault
+            else _climb(entry.name, entry.width, moments, stages, metric, seed, plan.pca_methods)
+        )
+        towers = []
         if ascent is not None:
             known = widths.get(entry.width)
             widths[entry.width] = moments if known is None else known.merge(moments)
-            measurement.towers.append(ScopeTower("tensor", entry.name, entry.width, ascent.levels, ascent))
-        figures = TensorFigures(entry, moments.weights, fault, _stable_rank(ascent))
-        measurement.tensors.append(figures)
+            towers.append(ScopeTower("tensor", entry.name, entry.width, ascent.levels, ascent))
+        yield Measured(towers, TensorFigures(entry, moments.weights, fault, _stable_rank(ascent)), timings)
     if not widths:
         raise NonFiniteError(
             f"every selected tensor of {plan.checkpoint.path} holds NaN or Inf: nothing to measure"
         )
-    measurement.towers += _pooled(widths, stages, metric, seed, methods)
-    return measurement
+    yield Measured(list(_pooled(widths, stages, metric, seed, plan.pca_methods)), None, ())
 
 
 def _by_tensor(
-    plan: Plan, results: Iterable[ShardResult], kept: list[ShardResult]
-) -> Iterator[tuple[TensorEntry, RowMoments]]:
-    numbered = ((plan.shards[result.index], result) for result in results)
-    for _, group in groupby(numbered, key=lambda pair: (pair[0].entry.file.path, pair[0].entry.name)):
-        shards = list(group)
-        kept += [_without_moments(result) for _, result in shards]
-        yield shards[0][0].entry, merge_all(result.moments for _, result in shards)
+    plan: Plan, results: Iterable[ShardResult]
+) -> Iterator[tuple[TensorEntry, RowMoments, list[ShardResult]]]:
+    def tensor(result: ShardResult) -> tuple[str, str]:
+        entry = plan.shards[result.index].entry
+        return entry.file.path, entry.name
+
+    for _, group in groupby(results, key=tensor):
+        timings: list[ShardResult] = []
+        moments = merge_all(_noted(group, timings))
+        yield plan.shards[timings[0].index].entry, moments, timings
+
+
+def _noted(results: Iterable[ShardResult], timings: list[ShardResult]) -> Iterator[RowMoments]:
+    """Moments of the results one by one, keeping of each only what it took."""
+    for result in results:
+        timings.append(_without_moments(result))
+        yield result.moments
 
 
 def _without_moments(result: ShardResult) -> ShardResult:
-    return ShardResult(
-        result.index,
-        RowMoments(WeightMoments()),
-        result.nbytes,
-        result.seconds_read,
-        result.seconds_encode,
-        result.seconds,
-        result.worker,
-        result.attempt,
-    )
+    return replace(result, moments=RowMoments(WeightMoments()))
 
 
 def _fault(weights: WeightMoments) -> str | None:

@@ -64,6 +64,10 @@ class BlockHolder:
         with np.errstate(invalid="ignore", over="ignore"):
             return work(self._blocks[index], *args)
 
+    def forget(self) -> None:
+        """Hold nothing."""
+        self._blocks.clear()
+
 
 class ResidentBlocks:
     """Blocks of rows on Ray actors of one CPU each; block i on actor i modulo their number.
@@ -106,7 +110,7 @@ class ResidentBlocks:
         list
             `describe(block)` of every block, in order.
         """
-        self.release()
+        self.forget()
 
         def arriving() -> Iterator[int]:
             for index, block in enumerate(blocks):
@@ -131,18 +135,18 @@ class ResidentBlocks:
         )
         return self._run(iter(range(len(self._sources))), work, shared, supply=False)
 
-    def release(self) -> None:
-        """End the actors, and forget the blocks."""
-        ray = _import_ray()
+    def forget(self) -> None:
+        """Drop all blocks; the actors stay. Calls to an actor are done in order, so what is on its way goes too."""
         for actor in self._actors.values():
-            ray.kill(actor)
-        self._actors, self._ready, self._sources = {}, {}, []
+            actor.forget.remote()
+        self._sources = []
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
         ray = _import_ray()
         if ray.is_initialized():
-            self.release()
+            for actor in self._actors.values():
+                ray.kill(actor)
             if self._started:
                 ray.shutdown()
         self._actors, self._ready, self._sources, self._started = {}, {}, [], False

@@ -110,26 +110,54 @@ class RunWriter:
         ResultsError
             The rows break the schema, hold a NaN, or the file cannot be written.
         """
+        with self.open_table(name, schema, part) as table:
+            table.append(rows)
+            return table.path
+
+    @contextlib.contextmanager
+    def open_table(self, name: str, schema: pa.Schema, part: str | None = None) -> Iterator["TableWriter"]:
+        """Write one table piece by piece; it is in the run once the block ends without an error.
+
+        Parameters
+        ----------
+        name, schema, part
+            As for `write_table`.
+
+        Yields
+        ------
+        TableWriter
+
+        Raises
+        ------
+        ResultsError
+            As for `write_table`.
+        """
         self._require_claim()
         if name not in SUFFIXES:
             raise ResultsError(f"no table is called {name!r}; there are {', '.join(SUFFIXES)}")
         relative = table_path(name, part)
         if relative in self._outputs:
             raise ResultsError(f"{relative} is written already")
-        table = as_table(name, rows, schema)
         path = self.path / relative
         with _named(path):
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
-                (_write_arrow if path.suffix == ".arrow" else _write_parquet)(table, file)
+                table = TableWriter(name, schema, path, file)
+                try:
+                    yield table
+                except BaseException:
+                    # Its file goes away; a writer that was not closed would complain about that later.
+                    with contextlib.suppress(Exception):
+                        table.close()
+                    raise
+                table.close()
             self._outputs[relative] = {
                 "path": relative,
                 "table": name,
-                "rows": table.num_rows,
+                "rows": table.rows,
                 "bytes": path.stat().st_size,
                 "sha256": file_sha256(path),
             }
-        return path
 
     def commit(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, last and atomically: from here on the directory is a run.
@@ -215,13 +243,35 @@ def _manifest_text(manifest: Mapping[str, Any], outputs: list[dict[str, Any]]) -
         raise ResultsError(f"manifest: {error}") from error
 
 
-def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
-    import pyarrow.parquet as pq  # not needed to read the room's schemas, so not on import
+class TableWriter:
+    """Appends pieces to one table: row groups of a Parquet file, record batches of an Arrow file."""
 
-    pq.write_table(table, file, compression="zstd")
+    def __init__(self, name: str, schema: pa.Schema, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.rows = 0
+        self._name = name
+        self._schema = schema
+        # Arrow files stay uncompressed, so that readers can map them.
+        if path.suffix == ".arrow":
+            self._writer = pa.ipc.new_file(file, schema)
+        else:
+            import pyarrow.parquet as pq  # not needed to read the room's schemas, so not on import
 
+            self._writer = pq.ParquetWriter(file, schema, compression="zstd")
 
-def _write_arrow(table: pa.Table, file: BinaryIO) -> None:
-    # Uncompressed, so that readers can map it.
-    with pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+    def append(self, rows: TableLike) -> None:
+        """Add some rows.
+
+        Raises
+        ------
+        ResultsError
+            They break the schema, hold a NaN, or cannot be written.
+        """
+        table = as_table(self._name, rows, self._schema)
+        if table.num_rows:
+            self._writer.write_table(table)
+            self.rows += table.num_rows
+
+    def close(self) -> None:
+        """Write what a reader needs to find the pieces."""
+        self._writer.close()
