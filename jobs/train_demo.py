@@ -1,7 +1,7 @@
 """Train a small GPT on the standard library's source and save checkpoints to measure.
 
 ``python jobs/train_demo.py --out demo --preset tiny`` makes checkpoints shaped like the one in the
-package; every size is an option. Needs torch: ``pip install 'rct-ray[torch]'``.
+package; every size is an option. Needs torch: ``pip install '.[torch]'``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from _bytepair import BytePairs, library_texts
 from _recipe import PRESETS, Recipe, RecipeError, check, parse_steps
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-NO_TORCH = "training needs torch: pip install 'rct-ray[torch]'"
+NO_TORCH = "training needs torch: pip install '.[torch]'"
 
 
 def make_recipe(preset: str, given: dict[str, Any]) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,17 +54,22 @@ SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is c
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"rct-ray {version('rct-ray')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _version(
+def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        print(f"rct-ray {installed('rct-ray')}")
-        raise typer.Exit
+    pass
 
 
 @app.command()
@@ -133,7 +139,6 @@ def inspect(
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
     ],
-    tower: Tower = None,
     include: Include = None,
     exclude: Exclude = None,
     columns: Columns = None,
@@ -143,7 +148,7 @@ def inspect(
     from rct_ray.api import inspect as inspect_checkpoint
     from rct_ray.report.catalogue import print_inspection
 
-    config = _config(None, tower=tower, include=include, exclude=exclude, columns=columns)
+    config = _config(None, include=include, exclude=exclude, columns=columns)
     seen = inspect_checkpoint(checkpoint, config)
     if as_json:
         print(json.dumps(seen))
@@ -195,7 +200,9 @@ def _config(preset: str | None, **options: Any) -> RunConfig:
 
 
 def _default_out(checkpoints: Sequence[str]) -> Path:
-    name = Path(checkpoints[0]).absolute().name.split(".safetensors")[0] or "run"
+    name = (
+        re.sub(r"(\.index\.json|\.safetensors|\.np[yz])+$", "", Path(checkpoints[0]).absolute().name) or "run"
+    )
     return Path(f"{name}.rct" if len(checkpoints) == 1 else f"{name}-and-{len(checkpoints) - 1}-more.rct")
 
 

@@ -9,6 +9,10 @@ class NonFiniteError(ValueError):
     """Weights that are NaN or infinite where the run can't do without them."""
 
 
+class AddressError(ValueError):
+    """No Ray cluster answers where one was said to be."""
+
+
 class EngineError(RuntimeError):
     """Workers failed, after every retry, or never came; says at which tensor."""
 

@@ -79,6 +79,7 @@ def measure(
         If `strict` and a tensor holds NaN or Inf, or if every tensor does.
     """
     widths: dict[int, RowMoments] = {}
+    faults: list[str] = []
     for entry, moments, timings in _by_tensor(plan, results):
         fault = _fault(moments.weights)
         if fault and strict:
@@ -88,6 +89,8 @@ def measure(
             if fault
             else _climb(entry.name, entry.width, moments, stages, metric, seed, plan.pca_methods)
         )
+        if fault:
+            faults.append(f"{entry.name} {fault}")
         towers = []
         if ascent is not None:
             known = widths.get(entry.width)
@@ -96,7 +99,9 @@ def measure(
         yield Measured(towers, TensorFigures(entry, moments.weights, fault, _stable_rank(ascent)), timings)
     if not widths:
         raise NonFiniteError(
-            f"every selected tensor of {plan.checkpoint.path} holds NaN or Inf: nothing to measure"
+            f"no selected tensor of {plan.checkpoint.path} is finite, so there is nothing to measure: "
+            + "; ".join(faults[:3])
+            + (f"; {len(faults) - 3} more" if len(faults) > 3 else "")
         )
     yield Measured(list(_pooled(widths, stages, metric, seed, plan.pca_methods)), None, ())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rct_ray.engine.errors import EngineError
+from rct_ray.engine.errors import AddressError, EngineError
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
@@ -28,6 +29,7 @@ _TRIES = 4
 _SAY_AFTER_S = 10.0
 # How long a run waits without a single worker; an autoscaler's new node takes minutes.
 PATIENCE_S = 900.0
+_CONNECT_S = 5.0
 
 
 class EncodeWorker:
@@ -92,6 +94,7 @@ class RayEngine:
     def __enter__(self) -> RayEngine:
         ray = _import_ray()
         if not ray.is_initialized():
+            check_reachable(self.address)
             with _own_sigterm():
                 ray.init(**self._settings())
             self._started = True
@@ -198,6 +201,30 @@ class RayEngine:
             "logging_level": "ERROR",
             "object_store_memory": 128 << 20,
         }
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes, and print what it tries.
+
+    Raises
+    ------
+    AddressError
+        If nobody does, or it is no address.
+    """
+    if address in ("local", "auto"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise AddressError(
+            f"{address!r} is no address of a Ray cluster; write HOST:PORT, such as 10.0.0.1:6379"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise AddressError(
+            f"no Ray cluster answers at {address}: {error}; start one with 'ray start --head', or leave "
+            "--address and RAY_ADDRESS away"
+        ) from None
 
 
 def _import_ray() -> Any:

@@ -25,7 +25,10 @@ _SEED_NAMES = ("Raw weights", "L1 amplitudes", "PCA of amplitudes", "PCA of PCA 
 
 
 def show(run: Run, console: Console) -> None:
-    """Print every checkpoint of a run."""
+    """Print every checkpoint of a run; of several, one line each."""
+    if len(run.manifest["checkpoints"]) > 1:
+        console.print(_checkpoint_table(run))
+        return
     for listed in run.manifest["checkpoints"]:
         label = listed["label"]
         _heading(run, label, console)
@@ -42,6 +45,33 @@ def show(run: Run, console: Console) -> None:
         for sentence in conclusions(pooled[-1]):
             console.print(Text("• " + sentence))
         console.print()
+
+
+def _checkpoint_table(run: Run) -> Table:
+    """The model's tower of each checkpoint, a line each."""
+    table = _table(f"{run.manifest['configuration']['tower']} · {run.manifest['configuration']['metric']}")
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("step", justify="right")
+    table.add_column("weights", justify="right")
+    first = True
+    for listed in run.manifest["checkpoints"]:
+        tower = run.levels_of(scope="model", checkpoint=listed["label"]).to_pylist()
+        if first:
+            for level in tower[1:]:
+                table.add_column(f"R2 L{level['level']} (null)", justify="right")
+            table.add_column("fixed", justify="right")
+            table.add_column("honest", justify="right")
+            first = False
+        fixed = fixed_point(tower)
+        table.add_row(
+            Text(printable(listed["label"])),
+            "-" if listed["step"] is None else f"{listed['step']:,}",
+            f"{tower[0]['weights']:,}",
+            *(f"{_number(level['r2'], 4)} ({_number(level['null_r2'], 4)})" for level in tower[1:]),
+            "-" if fixed is None else str(fixed),
+            str(honest_level(tower)["level"]),
+        )
+    return table
 
 
 def _towers(run: Run, label: str) -> Iterator[Tower]:
@@ -70,7 +100,7 @@ def _tower_table(levels: Tower) -> Table:
     table = _table(f"{name}: {first['rows']:,} rows, {first['weights']:,} weights")
     for column in ("level", "stage", "params", "ratio", "total", "R2", "null", "lift", "PR", "null PR"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    table.add_column("SVD bound", justify="right")
+    table.add_column("low rank", justify="right")
     table.add_column("bits/weight", justify="right")
     best, fixed = honest_level(levels)["level"], fixed_point(levels)
     for row in levels:
@@ -84,17 +114,28 @@ def _tower_table(levels: Tower) -> Table:
             f"{row['cumulative_ratio']:,.1f}x",
             *(_number(row[column], 4) for column in ("r2", "null_r2", "lift")),
             *(_number(row[column], 2) for column in ("participation_ratio", "null_participation_ratio")),
-            _number(row["svd_bound_r2"], 4),
+            _number(row["svd_bound_r2"] if number else None, 4),
             _number(row["bits_per_weight"], 3),
         )
-    table.caption = "* fixed point   + honest level (fewest bits at R2 0.99)"
+    table.caption = "* fixed point   + honest level (fewest bits at R2 0.99)   "
+        "low rank: R2 of the best factors of as many params"
     return table
 
 
 def _seed_table(levels: Tower) -> Table:
-    """The seed's own table: R2 with SST about the grand mean, as it counts."""
+    """The seed's own table, beside the nulls it lacks."""
     table = _table(f"width {levels[0]['name']}: {levels[0]['rows']:,} rows, {levels[0]['weights']:,} weights")
-    for column in ("Level", "Name", "Params", "Level Comp", "Cumulative", "R2 -> L0", "null"):
+    for column in (
+        "Level",
+        "Name",
+        "Params",
+        "Level Comp",
+        "Cumulative",
+        "R2 -> L0",
+        "PR",
+        "null R2",
+        "null PR",
+    ):
         table.add_column(column, justify="left" if column == "Name" else "right")
     for row in levels:
         number = row["level"]
@@ -107,8 +148,11 @@ def _seed_table(levels: Tower) -> Table:
             f"{row['level_ratio']:.2f}x",
             f"{row['cumulative_ratio']:.1f}x",
             _number(row["r2_centered"], 4),
+            _number(row["participation_ratio"], 2),
             _number(row["null_r2"], 4),
+            _number(row["null_participation_ratio"], 2),
         )
+    table.caption = "R2 -> L0 about the grand mean, as the seed counts it; null R2 about zero"
     return table
 
 
@@ -120,7 +164,7 @@ def _tensor_table(towers: Sequence[Tower]) -> Table:
         "tensors, at level 1" if len(shown) == len(towers) else "tensors of the largest lift, at level 1"
     )
     table.add_column("tensor", overflow="fold")
-    for column in ("rows", "width", "K", "R2", "null", "lift", "SVD bound", "fixed", "honest"):
+    for column in ("rows", "width", "K", "R2", "null", "lift", "low rank", "fixed", "honest"):
         table.add_column(column, justify="right")
     for tower in shown:
         row, fixed = tower[1], fixed_point(tower)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,7 +21,21 @@ def honest_level(levels: Sequence[Level]) -> Level:
 
 def conclusions(levels: Sequence[Level]) -> list[str]:
     """Sentences on one tower: its fixed point, its honest level, and every level against its null."""
-    return [_fixed_point(levels), _honesty(levels), *(_above_chance(level) for level in levels[1:])]
+    said = [_fixed_point(levels), _honesty(levels)]
+    for below, level in itertools.pairwise(levels):
+        said.append(_rotation(level) if _only_rotates(below, level) else _above_chance(level))
+    return said
+
+
+def _only_rotates(below: Level, level: Level) -> bool:
+    return below["level"] > 0 and level["n_keep"] is not None and level["n_keep"] == below["n_components"]
+
+
+def _rotation(level: Level) -> str:
+    return (
+        f"Level {level['level']} ({level['stage']}) needs all {level['n_keep']} components: it only rotates "
+        f"level {level['level'] - 1}."
+    )
 
 
 def _fixed_point(levels: Sequence[Level]) -> str:
@@ -29,7 +44,7 @@ def _fixed_point(levels: Sequence[Level]) -> str:
         top = levels[-1]
         return (
             f"Fixed point: not within this tower. Level {top['level']} charges {top['params']:,} parameters, "
-            f"fewer than level {top['level'] - 1}'s {levels[-2]['params']:,}; more stages may go on."
+            f"still fewer than level {top['level'] - 1}'s {levels[-2]['params']:,}."
         )
     here, after = levels[found], levels[found + 1]
     return (
@@ -60,8 +75,8 @@ def _above_chance(level: Level) -> str:
         gap = level["r2"] - level["null_r2"]
         side = "above" if gap >= 0 else "below"
         said += (
-            f", {abs(gap):.2%} {side} chance (weights without structure keep {percent(level['null_r2'])} "
-            "at the same size)"
+            f", {abs(100 * gap):.2f} percentage points {side} chance (weights without structure, coded at the "
+            f"same size, keep {percent(level['null_r2'])})"
         )
     if level["participation_ratio"] is not None and level["null_participation_ratio"] is not None:
         said += (
@@ -69,7 +84,7 @@ def _above_chance(level: Level) -> str:
             f"{level['null_participation_ratio']:.2f} without structure"
         )
     if level["svd_bound_r2"] is not None:
-        said += f"; the best matrix of this size keeps {percent(level['svd_bound_r2'])}"
+        said += f"; the best low-rank factors of this size keep {percent(level['svd_bound_r2'])}"
     return said + "."
 
 

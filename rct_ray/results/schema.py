@@ -27,7 +27,7 @@ _CHECKPOINT = _column("checkpoint", _TEXT, "Label of the checkpoint that the row
 
 LEVELS = _schema(
     _CHECKPOINT,
-    _column("step?", _INT64, "Training step of the checkpoint, where its name or the user says so."),
+    _column("step?", _INT64, "Training step of the checkpoint, where its metadata or else its name says so."),
     _column("scope", _TEXT, "What the tower is over: tensor, width (all matrices of one width) or model."),
     _column("name", _TEXT, "Name of the tensor, the width group or the model."),
     _column("width", _INT32, "Columns d of the matrix; 0 where widths are mixed (scope model)."),
@@ -50,10 +50,18 @@ LEVELS = _schema(
     _column("r2_prev", _REAL, "R2 of this level against the level below, not against the weights."),
     _column("r2", _REAL, "1 - sse / sst with sst about zero: the energy kept, 0 to 1 for least squares."),
     _column("r2_centered", _REAL, "1 - SSE / SST with SST about the scope's grand mean."),
-    _column("null_r2?", _REAL, "r2 of structureless weights of the same rows, width, mean and variance."),
+    _column(
+        "null_r2?",
+        _REAL,
+        "r2 of noise of the same rows, width, mean and variance, coded with as many components.",
+    ),
     _column("null_participation_ratio?", _REAL, "participation_ratio of the same structureless weights."),
     _column("lift?", _REAL, "(r2 - null_r2) / (1 - null_r2): what is kept beyond chance."),
-    _column("svd_bound_r2?", _REAL, "Energy kept by the best matrix of a rank that costs at most params."),
+    _column(
+        "svd_bound_r2?",
+        _REAL,
+        "R2 of the best matrix of rank r, the largest with r * (rows + width) <= params; null where unknown.",
+    ),
     _column("sse", _REAL, "Sum of squared errors of the reconstructed weights, in squared weight units."),
     _column("sst", _REAL, "Sum of squares of the weights about zero, in squared weight units."),
     _column(
@@ -63,12 +71,18 @@ LEVELS = _schema(
         "relative_error", _REAL, "sqrt(sse / sst): Frobenius norm of the error over that of the weights."
     ),
     _column(
-        "pca_method?", _TEXT, "How eigenvectors were found (such as eigh or randomized), for PCA stages."
+        "pca_method?",
+        _TEXT,
+        "How the PCA's input was summed up: moments, tsqr or gather; null for other stages.",
     ),
     _column(
         "bits_per_weight", _REAL, "Description length at the target R2 / weights: parameters, side, residual."
     ),
-    _column("fixed_point", _FLAG, "True at the first level whose successor charges no fewer parameters."),
+    _column(
+        "fixed_point",
+        _FLAG,
+        "True at the first level whose successor charges no fewer parameters; at none if the tower ends first.",
+    ),
     _column("incompressible", _FLAG, "True at a level that needs every component."),
 )
 

@@ -26,7 +26,11 @@ from rct_ray.transform.factors import (
 from rct_ray.transform.spectrum import Spectrum
 
 OVERSAMPLING = 10
+# Multiplications by X^T X: at least, and at most while singular values still move by more than this share of
+# the largest.
 POWER_ITERATIONS = 4
+_MOST_ITERATIONS = 12
+_SETTLED = 1e-9
 # Components that the first try for a share of the variance has room for.
 _FIRST_RANK = 32
 _CHUNK_ROWS = 1024
@@ -127,7 +131,7 @@ class BlockRows:
 
 
 def leading_spectrum(
-    rows: Rows, n_components: int, *, seed: int = 0, iterations: int = POWER_ITERATIONS
+    rows: Rows, n_components: int, *, seed: int = 0, most_iterations: int = _MOST_ITERATIONS
 ) -> Spectrum:
     """Leading eigenvalues and eigenvectors of X^T X.
 
@@ -138,8 +142,9 @@ def leading_spectrum(
         At most min(n, K).
     seed : int
         Of the random subspace.
-    iterations : int
-        Multiplications by X^T X.
+    most_iterations : int
+        Multiplications by X^T X, at most. There are 4 (`POWER_ITERATIONS`), and more while the singular values
+        asked for still move by over 1e-9 of the largest: a spectrum that hardly decays takes them all.
 
     Returns
     -------
@@ -151,11 +156,11 @@ def leading_spectrum(
     if size > _largest_subspace(rows):
         return _first(singular_spectrum(rows.factors(None).factor), n_components)
     subspace = _grown(None, rows.width, size, np.random.default_rng(seed))
-    return _first(_rayleigh_ritz(rows, _iterated(rows, subspace, iterations)), n_components)
+    return _first(_rayleigh_ritz(rows, _iterated(rows, subspace, most_iterations)), n_components)
 
 
 def spectrum_reaching(
-    rows: Rows, threshold: float, total: float, *, seed: int = 0, iterations: int = POWER_ITERATIONS
+    rows: Rows, threshold: float, total: float, *, seed: int = 0, most_iterations: int = _MOST_ITERATIONS
 ) -> Spectrum:
     """As many leading eigenvalues and eigenvectors of X^T X as hold a share of the variance.
 
@@ -169,14 +174,14 @@ def spectrum_reaching(
         Share to reach, in (0, 1].
     total : float
         Trace of X^T X.
-    seed, iterations : int
+    seed, most_iterations : int
         As for `leading_spectrum`.
     """
     random = np.random.default_rng(seed)
     subspace: Array | None = None
     size = _FIRST_RANK + OVERSAMPLING
     while size <= _largest_subspace(rows):
-        subspace = _iterated(rows, _grown(subspace, rows.width, size, random), iterations)
+        subspace = _iterated(rows, _grown(subspace, rows.width, size, random), most_iterations)
         found = _first(_rayleigh_ritz(rows, subspace), size - OVERSAMPLING)
         reached = np.flatnonzero(np.cumsum(found.eigenvalues) >= threshold * total)
         if len(reached):
@@ -198,14 +203,20 @@ def _grown(subspace: Array | None, width: int, size: int, random: np.random.Gene
     return np.asarray(np.linalg.qr(np.hstack([known, fresh])).Q)
 
 
-def _iterated(rows: Rows, subspace: Array, iterations: int) -> Array:
-    """Multiply a subspace by X^T X, orthonormalising after X and after X^T.
+def _iterated(rows: Rows, subspace: Array, most: int) -> Array:
+    """Multiply a subspace by X^T X until its singular values settle, orthonormalising after X and after X^T.
 
     After X the orthonormal basis is X P with P = V S^-1 from the SVD of the factor of X @ subspace, which is
     as orthonormal as rounding lets any basis of that image be; n rows of it are never kept.
     """
-    for _ in range(iterations):
+    wanted = max(1, subspace.shape[1] - OVERSAMPLING)
+    before = np.zeros(wanted)
+    for iteration in range(most):
         _, values, right = np.linalg.svd(rows.factors(subspace).factor, full_matrices=False)
+        moved = np.abs(values[:wanted] - before).max()
+        if iteration >= POWER_ITERATIONS and moved <= _SETTLED * values[0]:
+            break
+        before = values[:wanted]
         # Directions that X maps to nothing stay in the basis, as the noise they are.
         floor = max(rows.width, len(values)) * np.finfo(np.float64).eps * values[0]
         inverse = 1.0 / np.maximum(values, floor if floor > 0 else 1.0)

@@ -173,7 +173,7 @@ def test_missing_torch_is_one_line_and_exit_2(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
     done = call(tmp_path / "out", env={"PYTHONPATH": str(tmp_path)}, preset="tiny")
     assert done.returncode == 2
-    assert done.stderr == "training needs torch: pip install 'rct-ray[torch]'\n"
+    assert done.stderr == "training needs torch: pip install '.[torch]'\n"
     assert not (tmp_path / "out").exists()
 
 
