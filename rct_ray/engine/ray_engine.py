@@ -95,8 +95,11 @@ class RayEngine:
         ray = _import_ray()
         if not ray.is_initialized():
             check_reachable(self.address)
-            with _own_sigterm():
-                ray.init(**self._settings())
+            try:
+                with _own_sigterm():
+                    ray.init(**self._settings())
+            except ConnectionError as error:
+                raise AddressError(f"can't join Ray at {self.address}: {_first_line(error)}") from None
             self._started = True
         self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(EncodeWorker)
         return self

@@ -117,8 +117,10 @@ def _tower_table(levels: Tower) -> Table:
             _number(row["svd_bound_r2"] if number else None, 4),
             _number(row["bits_per_weight"], 3),
         )
-    table.caption = "* fixed point   + honest level (fewest bits at R2 0.99)   "
+    table.caption = (
+        "* fixed point   + honest level (fewest bits at R2 0.99)   "
         "low rank: R2 of the best factors of as many params"
+    )
     return table
 
 
