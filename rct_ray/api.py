@@ -15,14 +15,15 @@ from rct_ray.checkpoint import Checkpoint, FileInfo, open_checkpoint
 from rct_ray.config import ConfigError, RunConfig, from_preset
 from rct_ray.engine import make_engine
 from rct_ray.engine.collect import collect, recorded
-from rct_ray.engine.measure import Measured, measure
-from rct_ray.engine.plan import Plan, make_plan, select
+from rct_ray.engine.measure import Climber, Measured, measure
+from rct_ray.engine.plan import Plan, Shard, make_plan, select
 from rct_ray.engine.shard import ShardResult, ShardTask
 from rct_ray.engine.units import make_units
 
 if TYPE_CHECKING:
     from rct_ray.engine import Engine
     from rct_ray.results import Run, UnitStore
+    from rct_ray.transform.leading import LeadingMoments
 
 PathLike: TypeAlias = str | os.PathLike[str]
 # Wraps the results of a plan as they come, to show how far it is.
@@ -99,7 +100,7 @@ def run(
                 if progress is not None:
                     results = progress(label, plan, results)
                 part = label if len(plans) > 1 else None
-                write_measured(writer, label, part, plan, _measure(plan, config, results))
+                write_measured(writer, label, part, plan, _measure(plan, config, chosen, results))
         seconds = time.perf_counter() - begun
         writer.commit(_manifest(config, chosen, labels, plans, seconds))
     return open_run(out)
@@ -116,6 +117,7 @@ def plan_checkpoint(path: PathLike, config: RunConfig) -> Plan:
     return make_plan(
         open_checkpoint(path),
         config.stages,
+        metric=config.metric,
         include=config.include,
         exclude=config.exclude,
         columns=config.columns,
@@ -229,8 +231,16 @@ def _results(
     return collect(units, finished, records, earlier)
 
 
-def _measure(plan: Plan, config: RunConfig, results: Iterable[ShardResult]) -> Iterator[Measured]:
-    return measure(plan, results, config.stages, metric=config.metric, seed=config.seed, strict=config.strict)
+def _measure(
+    plan: Plan, config: RunConfig, engine: Engine, results: Iterable[ShardResult]
+) -> Iterator[Measured]:
+    def wide(shards: Sequence[Shard], threshold: float, seed: int) -> LeadingMoments:
+        from rct_ray.engine.wide import leading_moments
+
+        return leading_moments(engine, shards, config.stages[0], threshold, seed)
+
+    climber = Climber(plan, config.stages, config.metric, config.seed, wide)
+    return measure(climber, results, strict=config.strict)
 
 
 def _identity(config: RunConfig, plans: Sequence[Plan]) -> dict[str, Any]:

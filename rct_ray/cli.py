@@ -86,7 +86,8 @@ def run(
     seed: Seed = None,
     svd_bound: SvdBound = None,
     pca: Annotated[
-        str | None, typer.Option(help="auto (default), moments, tsqr or gather: how levels are decomposed.")
+        str | None,
+        typer.Option(help="How levels are decomposed: auto, moments, tsqr, gather, randomized."),
     ] = None,
     driver_memory: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")

@@ -14,7 +14,7 @@ from rct_ray.transform.stages import DEFAULT_TOWER, Stage, parse_tower
 
 EngineName = Literal["auto", "inprocess", "ray"]
 SvdBound = Literal["auto", "always", "never"]
-PcaMethod = Literal["auto", "moments", "tsqr", "gather"]
+PcaMethod = Literal["auto", "moments", "tsqr", "gather", "randomized"]
 
 MEBIBYTE = 1 << 20
 
@@ -43,7 +43,7 @@ class RunConfig:
     svd_bound : {"auto", "always", "never"}
         Whether to keep the d x d moments that the SVD bound and the stable rank need; "auto" keeps them for
         widths where they cost little (see `engine.plan`).
-    pca : {"auto", "moments", "tsqr", "gather"}
+    pca : {"auto", "moments", "tsqr", "gather", "randomized"}
         How rows of coordinates are kept until they are decomposed (see `engine.pca_method`).
     driver_memory : int
         Bytes that the coordinates of one level may take on the driver.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
+from rct_ray.engine.local_blocks import LocalBlocks
 from rct_ray.engine.shard import ShardTask, encode_shard
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
@@ -49,6 +50,10 @@ class InProcessEngine:
             finished, flight = wait(flight, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
+
+    def blocks(self) -> LocalBlocks:
+        """A place for blocks of rows that are passed over several times."""
+        return LocalBlocks(self._pool, self.workers)
 
     def _encode(self, unit: Unit, task: ShardTask) -> UnitDone | UnitFailed:
         worker = threading.current_thread().name

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
+from typing import TypeAlias
 
 from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import NonFiniteError
-from rct_ray.engine.plan import Plan
+from rct_ray.engine.plan import Plan, Shard
 from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.basis import Basis
 from rct_ray.transform.climb import Metric
+from rct_ray.transform.leading import LeadingMoments, decomposed_stage
 from rct_ray.transform.level import Level, add_up
 from rct_ray.transform.moments import RowMoments, WeightMoments, merge_all
 from rct_ray.transform.stages import FixedStage, Stage
-from rct_ray.transform.tower import Ascent, noise_seed, tower
+from rct_ray.transform.tower import Ascent, noise_seed, tower, wide_tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,50 @@ class Measured:
     results: Sequence[ShardResult]
 
 
-def measure(
-    plan: Plan,
-    results: Iterable[ShardResult],
-    stages: Sequence[Stage],
-    *,
-    metric: Metric,
-    seed: int,
-    strict: bool,
-) -> Iterator[Measured]:
+# Mean, total and leading spectrum of some shards' coordinates, by more passes over them; see `engine.wide`.
+Wide: TypeAlias = Callable[[Sequence[Shard], float, int], LeadingMoments]
+
+
+@dataclass(frozen=True, slots=True)
+class Climber:
+    """Climbs the towers of one plan.
+
+    Attributes
+    ----------
+    plan : Plan
+    stages, metric, seed
+        See `transform.tower.tower`.
+    wide : callable
+        `wide(shards, threshold, seed)`, for widths whose method is randomized.
+    """
+
+    plan: Plan
+    stages: Sequence[Stage]
+    metric: Metric
+    seed: int
+    wide: Wide
+
+    def deferred(self, width: int) -> bool:
+        """Whether a width's towers need passes of their own, once all workers are free."""
+        return self.plan.pca_methods[width] == "randomized"
+
+    def climb(
+        self, scope: str, name: str, width: int, moments: RowMoments, shards: Sequence[Shard]
+    ) -> ScopeTower:
+        """Climb one tower, from its moments or, where these were not kept, from its shards."""
+        noise = noise_seed(self.seed, "" if scope == "width" else name, str(width))
+        if self.deferred(width):
+            pca = decomposed_stage(self.stages)
+            assert pca is not None  # or the plan would have been refused
+            base = self.wide(shards, pca.threshold, noise[-1])
+            ascent = wide_tower(moments.weights, base, width, self.stages)
+        else:
+            basis, method = _basis(self.stages[0], width), self.plan.pca_methods[width]
+            ascent = tower(moments, width, self.stages, self.metric, noise, basis, method)
+        return ScopeTower(scope, name, width, ascent.levels, ascent)
+
+
+def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -> Iterator[Measured]:
     """Climb every tower of a checkpoint: each tensor as its shards are in, then the widths and the model.
 
     A generator, so that nobody need hold the towers of a hundred thousand tensors. Between tensors it holds
@@ -65,11 +102,9 @@ def measure(
 
     Parameters
     ----------
-    plan : Plan
+    climber : Climber
     results : iterable of ShardResult
         In shard order.
-    stages, metric, seed
-        See `transform.tower.tower`.
     strict : bool
         Raise on the first tensor that is not finite.
 
@@ -79,31 +114,40 @@ def measure(
         If `strict` and a tensor holds NaN or Inf, or if every tensor does.
     """
     widths: dict[int, RowMoments] = {}
+    shards: dict[int, list[Shard]] = {}
     faults: list[str] = []
-    for entry, moments, timings in _by_tensor(plan, results):
+    later: list[tuple[TensorEntry, RowMoments, list[Shard]]] = []
+    for entry, moments, timings in _by_tensor(climber.plan, results):
         fault = _fault(moments.weights)
         if fault and strict:
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
-        ascent = (
-            None
-            if fault
-            else _climb(entry.name, entry.width, moments, stages, metric, seed, plan.pca_methods)
-        )
+        towers = []
         if fault:
             faults.append(f"{entry.name} {fault}")
-        towers = []
-        if ascent is not None:
+        else:
             known = widths.get(entry.width)
             widths[entry.width] = moments if known is None else known.merge(moments)
-            towers.append(ScopeTower("tensor", entry.name, entry.width, ascent.levels, ascent))
-        yield Measured(towers, TensorFigures(entry, moments.weights, fault, _stable_rank(ascent)), timings)
+            if climber.deferred(entry.width):
+                own = [climber.plan.shards[timing.index] for timing in timings]
+                later.append((entry, moments, own))
+                shards.setdefault(entry.width, []).extend(own)
+            else:
+                towers.append(climber.climb("tensor", entry.name, entry.width, moments, ()))
+        rank = _stable_rank(towers[0].ascent) if towers else None
+        yield Measured(towers, TensorFigures(entry, moments.weights, fault, rank), timings)
     if not widths:
-        raise NonFiniteError(
-            f"no selected tensor of {plan.checkpoint.path} is finite, so there is nothing to measure: "
-            + "; ".join(faults[:3])
-            + (f"; {len(faults) - 3} more" if len(faults) > 3 else "")
-        )
-    yield Measured(list(_pooled(widths, stages, metric, seed, plan.pca_methods)), None, ())
+        raise NonFiniteError(_nothing_finite(climber.plan, faults))
+    for entry, moments, own in later:
+        yield Measured([climber.climb("tensor", entry.name, entry.width, moments, own)], None, ())
+    yield Measured(list(_pooled(climber, widths, shards)), None, ())
+
+
+def _nothing_finite(plan: Plan, faults: Sequence[str]) -> str:
+    more = f"; {len(faults) - 3} more" if len(faults) > 3 else ""
+    return (
+        f"no selected tensor of {plan.checkpoint.path} is finite, so there is nothing to measure: "
+        f"{'; '.join(faults[:3])}{more}"
+    )
 
 
 def _by_tensor(
@@ -138,19 +182,6 @@ def _fault(weights: WeightMoments) -> str | None:
     return "has squares that overflow float64"
 
 
-def _climb(
-    name: str,
-    width: int,
-    moments: RowMoments,
-    stages: Sequence[Stage],
-    metric: Metric,
-    seed: int,
-    methods: Mapping[int, str],
-) -> Ascent:
-    noise = noise_seed(seed, name, str(width))
-    return tower(moments, width, stages, metric, noise, _basis(stages[0], width), methods[width])
-
-
 @lru_cache(maxsize=64)
 def _basis(stage: Stage, width: int) -> Basis | None:
     return stage.basis(width) if isinstance(stage, FixedStage) else None
@@ -164,21 +195,16 @@ def _stable_rank(ascent: Ascent | None) -> float | None:
 
 
 def _pooled(
-    widths: dict[int, RowMoments],
-    stages: Sequence[Stage],
-    metric: Metric,
-    seed: int,
-    methods: Mapping[int, str],
+    climber: Climber, widths: Mapping[int, RowMoments], shards: Mapping[int, Sequence[Shard]]
 ) -> Iterator[ScopeTower]:
-    pooled = []
-    for width, moments in sorted(widths.items()):
-        ascent = _climb("", width, moments, stages, metric, seed, methods)
-        pooled.append(ScopeTower("width", str(width), width, ascent.levels, ascent))
+    pooled = [
+        climber.climb("width", str(width), width, moments, shards.get(width, ()))
+        for width, moments in sorted(widths.items())
+    ]
     yield from pooled
     everything = WeightMoments()
     for _, moments in sorted(widths.items()):
         everything = everything.merge(moments.weights)
     only = pooled[0].width if len(pooled) == 1 else 0
-    yield ScopeTower(
-        "model", "model", only, add_up([tower.levels for tower in pooled], everything.squares), None
-    )
+    levels = add_up([tower.levels for tower in pooled], everything.squares)
+    yield ScopeTower("model", "model", only, levels, None)

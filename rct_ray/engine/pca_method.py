@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.transform.encode import Summary
-from rct_ray.transform.stages import PCAStage, Stage
+from rct_ray.transform.leading import decomposed_stage
+from rct_ray.transform.stages import PCAStage, Stage, SVDStage
 
 # Copies of a K x K matrix that a driver holds while it merges and decomposes.
 _COPIES = 4
+# Coordinates from which on randomized SVD is the better bargain.
+_WIDEST = 4096
 _FLOAT = 8
 
 
 def pca_methods(
     entries: Sequence[TensorEntry],
-    first: Stage,
+    stages: Sequence[Stage],
+    metric: str,
     wanted: str,
     driver_memory: int,
     sample_rows: int | None = None,
@@ -25,15 +29,17 @@ def pca_methods(
     """Choose for each width how its coordinates are summed up.
 
     On "auto" a float64 scatter of what is stored in 32 bits or fewer, which loses nothing that the weights
-    had; triangular factors (TSQR) for a width with float64 weights, whose scatter would.
+    had; triangular factors (TSQR) for a width with float64 weights, whose scatter would; randomized SVD beyond
+    4,096 coordinates, or where their scatter outgrows `driver_memory`, if the tower allows it.
 
     Parameters
     ----------
     entries : sequence of TensorEntry
         The selected tensors.
-    first : Stage
-        Of the tower: a fixed basis leaves K coordinates, anything else all d columns.
-    wanted : {"auto", "moments", "tsqr", "gather"}
+    stages : sequence of Stage
+        A fixed basis first leaves K coordinates, anything else all d columns.
+    metric : {"isometric", "amplitude"}
+    wanted : {"auto", "moments", "tsqr", "gather", "randomized"}
     driver_memory : int
         Bytes that one level may take on the driver.
     sample_rows : int, optional
@@ -51,29 +57,47 @@ def pca_methods(
         double[entry.width] |= entry.value_dtype.itemsize > 4
     methods: dict[int, Summary] = {}
     for width, count in rows.items():
-        method = _method(wanted, double[width])
-        size = width if isinstance(first, PCAStage) or first.name == "svd" else first.components_for(width)
-        _check_memory(width, size, min(count, sample_rows or count), method, driver_memory)
-        methods[width] = method
+        first = stages[0]
+        size = width if isinstance(first, PCAStage | SVDStage) else first.components_for(width)
+        drawn = min(count, sample_rows or count)
+        methods[width] = _method(wanted, double[width], size, stages, metric, driver_memory)
+        _check_memory(width, size, drawn, methods[width], driver_memory)
     return methods
 
 
-def _method(wanted: str, double: bool) -> Summary:
+def _method(
+    wanted: str, double: bool, size: int, stages: Sequence[Stage], metric: str, driver_memory: int
+) -> Summary:
+    possible = decomposed_stage(stages) is not None and metric == "isometric"
     match wanted:
+        case "randomized":
+            if not possible:
+                raise PlanError(
+                    "--pca randomized needs the isometric metric, and a pca as the first stage or right after a "
+                    "fixed basis"
+                )
+            return wanted
         case "moments" | "tsqr" | "gather":
             return wanted
         case "auto":
+            if possible and (size > _WIDEST or _matrices(size) > driver_memory):
+                return "randomized"
             return "tsqr" if double else "moments"
-    raise PlanError(f"pca must be auto, gather, moments or tsqr, not {wanted!r}")
+    raise PlanError(f"pca must be auto, gather, moments, tsqr or randomized, not {wanted!r}")
+
+
+def _matrices(size: int) -> int:
+    return _FLOAT * _COPIES * size**2
 
 
 def _check_memory(width: int, size: int, rows: int, method: Summary, driver_memory: int) -> None:
-    needed = _FLOAT * (2 * rows * size if method == "gather" else _COPIES * size**2)
+    if method == "randomized":
+        return
+    needed = _FLOAT * 2 * rows * size if method == "gather" else _matrices(size)
     if needed <= driver_memory:
         return
     what = f"the {rows:,} x {size:,} coordinates" if method == "gather" else f"{size:,} x {size:,} moments"
-    advice = "use --pca moments" if method == "gather" else "choose a first stage with fewer components"
     raise PlanError(
         f"width {width}: {what} take {needed / 2**30:.2f} GiB on the driver and --driver-memory is "
-        f"{driver_memory / 2**30:.2f} GiB: raise it, or {advice}"
+        f"{driver_memory / 2**30:.2f} GiB: raise it, or use --pca auto with a pca first or right after the basis"
     )

@@ -93,6 +93,7 @@ def make_plan(
     checkpoint: Checkpoint,
     stages: Sequence[Stage],
     *,
+    metric: str = "isometric",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     columns: int | None = None,
@@ -115,12 +116,15 @@ def make_plan(
         raise PlanError(_nothing_selected(checkpoint, include, exclude, columns))
     for entry in selection.taken:
         _check_width(stages[0], entry)
-    spectra = _widths_with_spectra(selection.taken, stages, svd_bound)
-    methods = pca_methods(selection.taken, stages[0], pca, driver_memory, sample_rows)
+    methods = pca_methods(selection.taken, stages, metric, pca, driver_memory, sample_rows)
+    # Who is too wide for a scatter of coordinates is too wide for one of columns.
+    wide = frozenset(width for width, method in methods.items() if method == "randomized")
+    spectra = _widths_with_spectra(selection.taken, stages, svd_bound) - wide
     shards: list[Shard] = []
     for entry, rows in _sampled(selection.taken, sample_rows, seed):
         if rows is None or len(rows):
-            keep, single = entry.width in spectra, _may_be_single(entry, stages[0])
+            keep = entry.width in spectra or not isinstance(stages[0], FixedStage)
+            single = _may_be_single(entry, stages[0])
             shards += _cut(entry, rows, shard_bytes, len(shards), keep, single, methods[entry.width])
     return Plan(checkpoint, selection, tuple(shards), spectra, methods)
 

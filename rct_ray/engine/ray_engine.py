@@ -15,11 +15,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rct_ray.engine.errors import AddressError, EngineError
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
+
+if TYPE_CHECKING:
+    from rct_ray.engine.resident import ResidentBlocks
 
 # Calls in flight for each worker: one that runs and one that waits.
 _AHEAD = 2
@@ -137,6 +140,12 @@ class RayEngine:
             ray.kill(slot.actor)
         self._slots = []
 
+    def blocks(self) -> ResidentBlocks:
+        """Actors that hold blocks of rows which are passed over several times."""
+        from rct_ray.engine.resident import ResidentBlocks
+
+        return ResidentBlocks(self.workers, self.address)
+
     def _new_slot(self) -> _Slot:
         actor = self._remote.remote()
         return _Slot(actor, actor.ready.remote())
@@ -246,9 +255,12 @@ class _own_sigterm:  # noqa: N801  (reads as a statement)
     def __enter__(self) -> None:
         self._handler = signal.getsignal(signal.SIGTERM)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handler)
+        if kind is SystemExit and callable(self._handler):
+            # A SIGTERM came while Ray's own handler was in place, which exits; ours has to hear of it.
+            self._handler(signal.SIGTERM, None)
 
 
 def _try_again(

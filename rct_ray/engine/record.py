@@ -17,6 +17,7 @@ from rct_ray.transform.basis import Array
 from rct_ray.transform.factors import CoordinateFactors
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
+from rct_ray.transform.randomized import ColumnMoments
 
 if TYPE_CHECKING:
     from rct_ray.transform.moments import Coordinates
@@ -90,6 +91,9 @@ def _sizes(coordinates: Coordinates | None, arrays: list[Array]) -> list[Any] | 
         case CoordinateFactors(rows, mean, factor):
             arrays += [mean, factor]
             return ["factors", rows, *factor.shape]
+        case ColumnMoments(rows, mean, squares):
+            arrays += [mean, squares]
+            return ["columns", rows, len(mean)]
         case GatheredRows():
             stacked = coordinates.stacked()
             arrays.append(stacked)
@@ -113,6 +117,8 @@ def _coordinates(sizes: list[Any] | None, cursor: _Cursor) -> Coordinates | None
             return CoordinateMoments(rows, cursor.take(size), cursor.take(size, size))
         case ["factors", rows, height, size]:
             return CoordinateFactors(rows, cursor.take(size), cursor.take(height, size))
+        case ["columns", rows, size]:
+            return ColumnMoments(rows, cursor.take(size), cursor.take(size))
         case ["rows", rows, size]:
             return GatheredRows((cursor.take(rows, size),))
     raise ValueError(f"a record with {sizes!r} in it")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rct_ray.engine.resident import Block, ResidentBlocks, Source
+from rct_ray.engine.resident import Block, Source
 from rct_ray.transform.basis import Array
 from rct_ray.transform.factors import CoordinateFactors, MergeTree, coordinate_factors
 from rct_ray.transform.randomized import block_scatter_times, column_moments
@@ -41,12 +41,20 @@ class Held:
     head: Array
 
 
+class Resident(Protocol):
+    """Blocks of rows, wherever they are, and a way to take a function to each."""
+
+    def map(self, work: Callable[..., Any], *args: Any) -> Iterator[tuple[int, Any]]:
+        """`work(block, *args)` of every block, in order of the blocks."""
+
+
 class RowPasses:
     """Passes over all blocks; the centred rows of `transform.randomized.Rows` once `centre` was called.
 
     Parameters
     ----------
-    resident : ResidentBlocks
+    resident : Resident
+        Blocks on Ray actors, or in this process.
     held : sequence of Held
         All blocks, in order.
 
@@ -60,7 +68,7 @@ class RowPasses:
         Sum of squares about the mean.
     """
 
-    def __init__(self, resident: ResidentBlocks, held: Sequence[Held]) -> None:
+    def __init__(self, resident: Resident, held: Sequence[Held]) -> None:
         self._resident = resident
         self._held = held
         self.rows = sum(block.rows for block in held)

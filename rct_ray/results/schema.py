@@ -73,7 +73,7 @@ LEVELS = _schema(
     _column(
         "pca_method?",
         _TEXT,
-        "How the PCA's input was summed up: moments, tsqr or gather; null for other stages.",
+        "How the PCA's input was summed up: moments, tsqr, gather or randomized; null for other stages.",
     ),
     _column(
         "bits_per_weight", _REAL, "Description length at the target R2 / weights: parameters, side, residual."

@@ -113,6 +113,8 @@ def climb(
     basis: Basis | None,
     metric: Metric = "isometric",
     kept: Sequence[int] | None = None,
+    *,
+    ground: bool = True,
 ) -> list[Rung]:
     """Climb a tower from the moments of its first orthonormal coordinates.
 
@@ -129,6 +131,8 @@ def climb(
         Coordinates that later stages see: orthonormal ones, or the least-squares amplitudes of the functions.
     kept : sequence of int, optional
         Components to keep at each level, instead of what the thresholds say (a null at equal charge).
+    ground : bool
+        Whether the level below the first stage is the weights themselves, with what is outside.
 
     Returns
     -------
@@ -145,7 +149,7 @@ def climb(
         code = code.then(step)
         charged += step.charge
         sse = outside + code.lost(base)
-        if level == 0:
+        if level == 0 and ground:
             sse_prev, sst_prev = sse, outside + base.energy
         else:
             alone = AffineCode.of_frame(np.eye(len(below.mean))).then(step)

@@ -16,6 +16,7 @@ from rct_ray.transform.basis import Array
 from rct_ray.transform.factors import coordinate_factors
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.moments import RowMoments, WeightMoments, coordinate_moments
+from rct_ray.transform.randomized import ColumnMoments, column_moments
 
 if TYPE_CHECKING:
     from rct_ray.transform.moments import Coordinates
@@ -28,17 +29,22 @@ _SMALLEST_SQUARE, _LARGEST_SQUARE = 1e-28, 1e28
 # R2 would err by more than 1e-9.
 _LARGEST_MEAN_SHARE = 0.01
 
-Summary: TypeAlias = Literal["moments", "tsqr", "gather"]
+Summary: TypeAlias = Literal["moments", "tsqr", "gather", "randomized"]
 
 
 def _gathered(coordinates: Array) -> GatheredRows:
     return GatheredRows((coordinates.copy(),))
 
 
+def _summed_columns(coordinates: Array) -> ColumnMoments:
+    return column_moments(coordinates, np.zeros(coordinates.shape[1]))
+
+
 _SUMMARIES: dict[Summary, Callable[[Array], Coordinates]] = {
     "moments": coordinate_moments,
     "tsqr": coordinate_factors,
     "gather": _gathered,
+    "randomized": _summed_columns,
 }
 
 
@@ -56,9 +62,9 @@ class Encoder:
         row's norm; sums over rows are float64 and the frame's own rounding is corrected, so the pooled
         energy of many rows errs far less. Blocks whose mean or scale float32 can't carry are done again in
         float64.
-    summary : {"moments", "tsqr", "gather"}
-        How to keep the coordinates that later stages decompose: their scatter, triangular factors, or the
-        rows themselves.
+    summary : {"moments", "tsqr", "gather", "randomized"}
+        How to keep the coordinates that later stages decompose: their scatter, triangular factors, the rows
+        themselves, or no more than each column's mean and squares, for who comes back for the rest.
     """
 
     def __init__(

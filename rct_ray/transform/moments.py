@@ -21,9 +21,10 @@ from rct_ray.transform.spectrum import Spectrum, eigendecomposition
 if TYPE_CHECKING:
     from rct_ray.transform.factors import CoordinateFactors
     from rct_ray.transform.gathered import GatheredRows
+    from rct_ray.transform.randomized import ColumnMoments
 
     # How the rows of a level are kept until they are decomposed; all blocks of a width in the same way.
-    Coordinates: TypeAlias = "CoordinateMoments | CoordinateFactors | GatheredRows"
+    Coordinates: TypeAlias = "CoordinateMoments | CoordinateFactors | GatheredRows | ColumnMoments"
 
 
 @dataclass(frozen=True, slots=True)

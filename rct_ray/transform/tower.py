@@ -13,9 +13,11 @@ from rct_ray.transform.basis import Array, Basis
 from rct_ray.transform.climb import Metric, Rung, Summed, climb
 from rct_ray.transform.code_length import svd_bound
 from rct_ray.transform.gathered import GatheredRows
+from rct_ray.transform.leading import LeadingMoments, climb_leading
 from rct_ray.transform.level import Level, mark_fixed_point
-from rct_ray.transform.moments import CoordinateMoments, RowMoments
+from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
 from rct_ray.transform.noise import noise_coordinates
+from rct_ray.transform.randomized import ColumnMoments
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage
 
 if TYPE_CHECKING:
@@ -85,10 +87,33 @@ def tower(
     null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed)
     columns = _summed(moments.columns)
     eigenvalues = None if columns is None else _descending_eigenvalues(columns)
-    levels = [_ground(moments, base.rows, width, eigenvalues)]
+    levels = [_ground(moments.weights, base.rows, width, eigenvalues)]
     for rung, null in zip(rungs, null_rungs, strict=True):
         levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues, pca_method))
     return Ascent(mark_fixed_point(levels), rungs, eigenvalues)
+
+
+def wide_tower(weights: WeightMoments, base: LeadingMoments, width: int, stages: Sequence[Stage]) -> Ascent:
+    """Every level of the tower over rows whose scatter is too wide to form.
+
+    Isometric; without nulls and without the SVD bound, which need such a scatter, and without the
+    participation ratio of the first PCA's input.
+
+    Parameters
+    ----------
+    weights : WeightMoments
+    base : LeadingMoments
+        Of the first orthonormal coordinates.
+    width : int
+        d, columns of a row.
+    stages : sequence of Stage
+    """
+    outside = max(0.0, weights.energy - base.energy) if isinstance(stages[0], FixedStage) else 0.0
+    rungs = climb_leading(base, outside, stages)
+    levels = [_ground(weights, base.rows, width, None)]
+    for rung in rungs:
+        levels.append(_level(levels[-1], levels[0], rung, None, None, "randomized"))
+    return Ascent(mark_fixed_point(levels), rungs, None)
 
 
 def noise_seed(seed: int, *names: str) -> tuple[int, ...]:
@@ -115,6 +140,8 @@ def _null(
 
 
 def _summed(coordinates: Coordinates | None) -> Summed | None:
+    if isinstance(coordinates, ColumnMoments):
+        raise TypeError("columns were summed one by one: see wide_tower")
     return coordinates.factors() if isinstance(coordinates, GatheredRows) else coordinates
 
 
@@ -125,8 +152,8 @@ def _descending_eigenvalues(columns: Summed) -> Array:
     return columns.spectrum_about_zero().eigenvalues
 
 
-def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | None) -> Level:
-    weights, sst = rows * width, moments.weights.energy
+def _ground(moments: WeightMoments, rows: int, width: int, eigenvalues: Array | None) -> Level:
+    weights, sst = rows * width, moments.energy
     return Level(
         level=0,
         stage="weights",
@@ -143,7 +170,7 @@ def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | Non
         sst_prev=sst,
         sse=0.0,
         sst=sst,
-        sst_centered=moments.weights.squares,
+        sst_centered=moments.squares,
         null_sse=0.0,
         null_sst=sst,
         null_participation_ratio=None,
@@ -154,7 +181,7 @@ def _ground(moments: RowMoments, rows: int, width: int, eigenvalues: Array | Non
 
 
 def _level(
-    below: Level, ground: Level, rung: Rung, null: Rung, eigenvalues: Array | None, pca_method: str
+    below: Level, ground: Level, rung: Rung, null: Rung | None, eigenvalues: Array | None, pca_method: str
 ) -> Level:
     step, is_pca = rung.step, isinstance(rung.stage, PCAStage)
     return replace(
@@ -170,8 +197,8 @@ def _level(
         sse_prev=rung.sse_prev,
         sst_prev=rung.sst_prev,
         sse=rung.sse,
-        null_sse=null.sse,
-        null_participation_ratio=null.step.participation_ratio,
+        null_sse=None if null is None else null.sse,
+        null_participation_ratio=None if null is None else null.step.participation_ratio,
         svd_kept=None if eigenvalues is None else svd_bound(eigenvalues, ground.rows, rung.params),
         pca_method=pca_method if is_pca else None,
         incompressible=step.n_components >= below.n_components,
