@@ -49,9 +49,9 @@ class RunConfig:
         Bytes that the coordinates of one level may take on the driver.
     strict : bool
         Refuse tensors with NaN or Inf instead of leaving them out.
-    shard_bytes : int
-        Most bytes of one tensor in one shard. Moments are merged shard by shard, so this, and never the
-        number of workers, fixes the last bit of every figure.
+    shard_bytes : int or None
+        Most bytes of one tensor in one shard; by default 32 MiB, or 16 times its moments' bytes. Moments are
+        merged shard by shard, so this, and never the number of workers, fixes the last bit of every figure.
     block_bytes : int
         Bytes of weights that an encoder takes at once; should fit a core's own cache.
     preset : str or None
@@ -69,7 +69,7 @@ class RunConfig:
     pca: PcaMethod = "auto"
     driver_memory: int = 1024 * MEBIBYTE
     strict: bool = False
-    shard_bytes: int = 32 * MEBIBYTE
+    shard_bytes: int | None = None
     block_bytes: int = MEBIBYTE // 2
     preset: str | None = None
     stages: tuple[Stage, ...] = field(init=False, repr=False, compare=False)

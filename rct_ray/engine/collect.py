@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -89,7 +90,7 @@ class _Shelf:
                 raise outcome.error
             self.failed.append(outcome)
             return
-        index, record = outcome.unit.index, pack(outcome.results)
+        index, record = outcome.unit.index, _heading(outcome.unit) + pack(outcome.results)
         self._records.write(index, record)
         self._on_record.add(index)
         if not self.failed and self._bytes + len(record) <= _IN_MEMORY:
@@ -108,15 +109,21 @@ class _Shelf:
 
 
 def _read(unit: Unit, records: Records) -> list[ShardResult] | None:
-    record = records.read(unit.index)
-    if record is None:
+    record, heading = records.read(unit.index), _heading(unit)
+    if record is None or not record.startswith(heading):
         return None
     try:
-        results = unpack(record)
+        results = unpack(record[len(heading) :])
     except (ValueError, TypeError, KeyError):
         return None
     indices = [result.index for result in results]
     return results if indices == [shard.index for shard in unit.shards] else None
+
+
+def _heading(unit: Unit) -> bytes:
+    """What a unit is of, as its record says it: one of another plan must not pass for it."""
+    shards = [[shard.entry.name, shard.start, shard.stop, shard.n_rows] for shard in unit.shards]
+    return json.dumps(shards, separators=(",", ":")).encode() + b"\n"
 
 
 def _failure(failed: Sequence[UnitFailed], total: int) -> str:

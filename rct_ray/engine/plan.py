@@ -18,6 +18,9 @@ from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
 # A width's d x d moments are kept on "auto" up to this many multiply-adds (about a second of one core).
 _CHEAP_SPECTRUM = 16e9
+# A shard reads at least this many times the bytes of the moments it leaves, which travel and are recorded.
+_MOMENTS_SHARE = 16
+_SHARD_BYTES = 32 << 20
 # From this many weights on, a float32 tensor is projected in float32: rounding then averages out.
 _MANY_WEIGHTS = 1 << 20
 # ... if the frame is slender; a wide one spends its time in GEMM, where exactness costs little more.
@@ -100,7 +103,7 @@ def make_plan(
     sample_rows: int | None = None,
     seed: int = 7,
     svd_bound: str = "auto",
-    shard_bytes: int = 32 << 20,
+    shard_bytes: int | None = None,
     pca: str = "auto",
     driver_memory: int = 1 << 30,
 ) -> Plan:
@@ -125,7 +128,8 @@ def make_plan(
         if rows is None or len(rows):
             keep = entry.width in spectra or not isinstance(stages[0], FixedStage)
             single = _may_be_single(entry, stages[0])
-            shards += _cut(entry, rows, shard_bytes, len(shards), keep, single, methods[entry.width])
+            most = shard_bytes or _shard_bytes(entry.width, stages[0], keep, methods[entry.width])
+            shards += _cut(entry, rows, most, len(shards), keep, single, methods[entry.width])
     return Plan(checkpoint, selection, tuple(shards), spectra, methods)
 
 
@@ -195,6 +199,14 @@ def _widths_with_spectra(
     for entry in entries:
         work[entry.width] += entry.rows * entry.width**2 + entry.width**3
     return frozenset(width for width, macs in work.items() if macs <= _CHEAP_SPECTRUM)
+
+
+def _shard_bytes(width: int, first: Stage, columns: bool, method: Summary) -> int:
+    """32 MiB, or more where a shard's moments would otherwise be no small part of what it reads."""
+    if method in ("gather", "randomized"):
+        return _SHARD_BYTES
+    size = width if columns or isinstance(first, PCAStage) else first.components_for(width)
+    return max(_SHARD_BYTES, _MOMENTS_SHARE * 8 * size**2)
 
 
 def _may_be_single(entry: TensorEntry, first: Stage) -> bool:

@@ -79,6 +79,7 @@ class RayEngine:
     """
 
     name = "ray"
+    worker = EncodeWorker
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class RayEngine:
             except ConnectionError as error:
                 raise AddressError(f"can't join Ray at {self.address}: {_first_line(error)}") from None
             self._started = True
-        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(EncodeWorker)
+        self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(self.worker)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rct_ray.transform.basis import Array, Basis
 from rct_ray.transform.factors import CoordinateFactors
-from rct_ray.transform.moments import CoordinateMoments
+from rct_ray.transform.moments import CoordinateMoments, ScoreMoments
 from rct_ray.transform.spectrum import components_needed, participation_ratio
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
@@ -138,25 +138,51 @@ def climb(
     -------
     list of Rung
         One a stage. SSE follows from moments alone: what is outside the base, plus what coding and decoding
-        loses of the base (`AffineCode.lost`).
+        loses of the base (`AffineCode.lost`; in the isometric metric, the eigenvalues that were dropped).
     """
     first = _first_step(base, stages[0], basis, metric, kept)
     steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
-    code = AffineCode.of_frame(np.eye(len(base.mean)))
+    losses = _losses_that_add(base, steps) if metric == "isometric" else _losses(base, steps)
     rungs: list[Rung] = []
     below, charged = base, 0
-    for level, (stage, step) in enumerate(zip(stages, steps, strict=True)):
-        code = code.then(step)
+    for level, (stage, step, (lost, lost_of_below)) in enumerate(zip(stages, steps, losses, strict=True)):
         charged += step.charge
-        sse = outside + code.lost(base)
+        sse = outside + lost
         if level == 0 and ground:
             sse_prev, sst_prev = sse, outside + base.energy
         else:
-            alone = AffineCode.of_frame(np.eye(len(below.mean))).then(step)
-            sse_prev, sst_prev = alone.lost(below), below.energy
+            sse_prev, sst_prev = lost_of_below, below.energy
         rungs.append(Rung(stage, step, base.rows * step.n_components + charged, sse, sse_prev, sst_prev))
         below = step.code
     return rungs
+
+
+def _losses_that_add(base: Summed, steps: Sequence[Step]) -> Iterator[tuple[float, float]]:
+    """Sums of squares that each step loses, of the base and of the level below, if all are orthonormal.
+
+    What a step loses is then orthogonal to what is lost later, so losses add; and it is the energy that the
+    code lacks (about the mean, if the step keeps that).
+    """
+    lost, below = 0.0, base
+    for step in steps:
+        if step.mean.any():
+            own = float(np.trace(below.scatter) - np.trace(step.code.scatter))
+        else:
+            own = below.energy - step.code.energy
+        own = max(0.0, own)
+        lost += own
+        yield lost, own
+        below = step.code
+
+
+def _losses(base: Summed, steps: Sequence[Step]) -> Iterator[tuple[float, float]]:
+    """Sums of squares that each step loses, of the base and of the level below, whatever the steps are."""
+    code, below = AffineCode.of_frame(np.eye(len(base.mean))), base
+    for step in steps:
+        code = code.then(step)
+        alone = AffineCode.of_frame(np.eye(len(below.mean))).then(step)
+        yield code.lost(base), alone.lost(below)
+        below = step.code
 
 
 def _first_step(
@@ -201,7 +227,7 @@ def _pca_step(below: Summed, threshold: float, kept: int | None) -> Step:
     spectrum = below.spectrum()
     count = kept or components_needed(spectrum.eigenvalues, threshold)
     decoder = spectrum.components[:count]
-    code = CoordinateMoments(below.rows, np.zeros(count), np.diag(spectrum.eigenvalues[:count]))
+    code = ScoreMoments(below.rows, np.zeros(count), np.diag(spectrum.eigenvalues[:count]))
     charge = decoder.size + len(below.mean)
     return Step(decoder.T, decoder, below.mean, charge, code, participation_ratio(below.scatter))
 

@@ -128,6 +128,15 @@ class CoordinateMoments:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ScoreMoments(CoordinateMoments):
+    """Moments of principal scores: their scatter is diagonal and descending, its own decomposition."""
+
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues and eigenvectors of the scatter."""
+        return Spectrum(np.diagonal(self.scatter).copy(), np.eye(len(self.mean)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RowMoments:
     """All that is kept of a set of rows.
 
