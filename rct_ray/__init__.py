@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from rct_ray.api import inspect, plan_checkpoint, run
     from rct_ray.checkpoint import CheckpointError, open_checkpoint
     from rct_ray.config import ConfigError, RunConfig, from_preset
-    from rct_ray.engine.errors import EngineError, NonFiniteError, PlanError
+    from rct_ray.engine.distributed_pca import DistributedPCA
+    from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
     from rct_ray.results import ResultsError, Run, open_run
-    from rct_ray.transform.estimators import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
+    from rct_ray.transform.basis import BasisError
+    from rct_ray.transform.estimators import DCTBasis, GaussianBasis, HaarBasis
+    from rct_ray.transform.learned_estimators import PCA, SVDBasis
     from rct_ray.transform.stages import TowerSyntaxError
     from rct_ray.transform.tower_estimator import Tower
 
@@ -28,26 +31,32 @@ _HOMES = {
     "RunConfig": "config",
     "ConfigError": "config",
     "from_preset": "config",
+    "AddressError": "engine.errors",
     "PlanError": "engine.errors",
     "NonFiniteError": "engine.errors",
     "EngineError": "engine.errors",
+    "DistributedPCA": "engine.distributed_pca",
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
     "TowerSyntaxError": "transform.stages",
+    "BasisError": "transform.basis",
     "GaussianBasis": "transform.estimators",
     "DCTBasis": "transform.estimators",
     "HaarBasis": "transform.estimators",
-    "SVDBasis": "transform.estimators",
-    "PCA": "transform.estimators",
+    "SVDBasis": "transform.learned_estimators",
+    "PCA": "transform.learned_estimators",
     "Tower": "transform.tower_estimator",
 }
 
 __all__ = [
     "PCA",
+    "AddressError",
+    "BasisError",
     "CheckpointError",
     "ConfigError",
     "DCTBasis",
+    "DistributedPCA",
     "EngineError",
     "GaussianBasis",
     "HaarBasis",

@@ -70,7 +70,7 @@ class RunConfig:
     driver_memory: int = 1024 * MEBIBYTE
     strict: bool = False
     shard_bytes: int | None = None
-    block_bytes: int = MEBIBYTE // 2
+    block_bytes: int = MEBIBYTE
     preset: str | None = None
     stages: tuple[Stage, ...] = field(init=False, repr=False, compare=False)
 

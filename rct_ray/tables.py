@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from rct_ray import tabulate
-from rct_ray.engine.measure import Measured, TensorFigures
+from rct_ray.engine.measure import Measured, ScopeTower, TensorFigures
 from rct_ray.engine.plan import Plan
 from rct_ray.results import DECODERS, LEVELS, SHARDS, TENSORS, RunWriter
 
-# Towers, or shards, that are held before they are written: bounds memory, and makes row groups worth reading.
+# Bytes of decoders, and tensors, that are held before they are written: bounds memory, and makes pieces that
+# are worth reading.
+_HELD_BYTES = 16 << 20
 _HELD = 2000
 
 
@@ -36,6 +38,7 @@ def write_measured(
         decoders = stack.enter_context(writer.open_table("decoders", DECODERS, part))
         shards = stack.enter_context(writer.open_table("shards", SHARDS, part))
         held: list[Measured] = []
+        held_bytes = 0
 
         def flush() -> None:
             towers = [tower for one in held for tower in one.towers]
@@ -48,9 +51,16 @@ def write_measured(
 
         for one in measured:
             held.append(one)
+            held_bytes += sum(_decoder_bytes(tower) for tower in one.towers)
             if one.figures is not None:
                 seen[one.figures.entry.name] = one.figures
-            if len(held) >= _HELD:
+            if len(held) >= _HELD or held_bytes >= _HELD_BYTES:
                 flush()
+                held_bytes = 0
         flush()
     writer.write_table("tensors", tabulate.tensor_rows(plan, seen, label), TENSORS, part)
+
+
+def _decoder_bytes(tower: ScopeTower) -> int:
+    """What a tower weighs: its steps' encoders, decoders and the codes' moments are about three of these."""
+    return 0 if tower.ascent is None else 3 * sum(rung.step.decoder.nbytes for rung in tower.ascent.rungs)

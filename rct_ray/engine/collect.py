@@ -122,7 +122,10 @@ def _read(unit: Unit, records: Records) -> list[ShardResult] | None:
 
 def _heading(unit: Unit) -> bytes:
     """What a unit is of, as its record says it: one of another plan must not pass for it."""
-    shards = [[shard.entry.name, shard.start, shard.stop, shard.n_rows] for shard in unit.shards]
+    shards = [
+        [shard.entry.name, shard.entry.dtype, shard.entry.width, shard.start, shard.stop, shard.n_rows]
+        for shard in unit.shards
+    ]
     return json.dumps(shards, separators=(",", ":")).encode() + b"\n"
 
 

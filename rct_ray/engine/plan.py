@@ -22,7 +22,7 @@ _CHEAP_SPECTRUM = 16e9
 _MOMENTS_SHARE = 16
 _SHARD_BYTES = 32 << 20
 # From this many weights on, a float32 tensor is projected in float32: rounding then averages out.
-_MANY_WEIGHTS = 1 << 20
+_MANY_WEIGHTS = 1 << 23
 # ... if the frame is slender; a wide one spends its time in GEMM, where exactness costs little more.
 _SLENDER = 8
 
@@ -113,12 +113,17 @@ def make_plan(
     ------
     PlanError
         If nothing is selected, or the first stage wants more components than a selected tensor has columns.
+    BasisError
+        If amplitudes are asked for in a basis that has none worth the name.
     """
     selection = select(checkpoint, include, exclude, columns)
     if not selection.taken:
         raise PlanError(_nothing_selected(checkpoint, include, exclude, columns))
     for entry in selection.taken:
         _check_width(stages[0], entry)
+    if metric == "amplitude" and isinstance(stages[0], FixedStage):
+        for width in {entry.width for entry in selection.taken}:
+            stages[0].basis(width).unmixing()
     methods = pca_methods(selection.taken, stages, metric, pca, driver_memory, sample_rows)
     # Who is too wide for a scatter of coordinates is too wide for one of columns.
     wide = frozenset(width for width, method in methods.items() if method == "randomized")

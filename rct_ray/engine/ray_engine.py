@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rct_ray.engine.descendants import descendants, end_survivors
 from rct_ray.engine.errors import AddressError, EngineError
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
@@ -114,8 +115,10 @@ class RayEngine:
             ray.kill(slot.actor)
         self._slots = []
         if self._started:
+            processes = descendants() if self.address == "local" else []
             with _own_sigterm():
                 ray.shutdown()
+            end_survivors(processes)
 
     def run(self, units: Sequence[Unit], task: ShardTask) -> Iterator[UnitDone | UnitFailed]:
         """Outcomes as they come, with a bounded number of calls in flight."""

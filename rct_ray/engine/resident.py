@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rct_ray.engine.block_holder import Block, BlockHolder, MissingBlock, Source
 from rct_ray.engine.errors import EngineError
 from rct_ray.engine.ray_engine import _import_ray, _own_sigterm
-
-Block: TypeAlias = NDArray[Any]
-# What a block may be given as; ObjectRef is Ray's, and Ray is not imported here.
-Source: TypeAlias = Any
 
 # Calls in flight for each actor: one that runs and one that waits.
 _AHEAD = 2
@@ -37,36 +34,8 @@ _STORE_BYTES = 256 << 20
 _SHARED_BYTES = 64 << 10
 
 
-class _Missing:
-    """Answer of an actor that does not hold a block."""
-
-
 class _LostCallError(Exception):
     """The actor of a call, or what it answered, is no more."""
-
-
-class BlockHolder:
-    """The actor's body: blocks by number, and a door for functions of one block."""
-
-    def __init__(self) -> None:
-        from threadpoolctl import threadpool_limits
-
-        # One BLAS thread a worker: the last bit of a product may depend on it.
-        threadpool_limits(1)
-        self._blocks: dict[int, Block] = {}
-
-    def apply(self, index: int, work: Callable[..., Any], supply: Source, copy: bool, *args: Any) -> Any:
-        """`work(block, *args)`, or `_Missing` if the block is neither here nor supplied."""
-        if index not in self._blocks:
-            if supply is None:
-                return _Missing()
-            self._blocks[index] = _as_block(supply() if callable(supply) else supply, index, copy)
-        with np.errstate(invalid="ignore", over="ignore"):
-            return work(self._blocks[index], *args)
-
-    def forget(self) -> None:
-        """Hold nothing."""
-        self._blocks.clear()
 
 
 class ResidentBlocks:
@@ -117,7 +86,7 @@ class ResidentBlocks:
                 self._sources.append(block)
                 yield index
 
-        return [answer for _, answer in self._run(arriving(), describe, (), supply=True)]
+        return [answer for _, answer in _Pass(self, describe, ()).run(arriving(), supply=True)]
 
     def map(self, work: Callable[..., Any], *args: Any) -> Iterator[tuple[int, Any]]:
         """`work(block, *args)` of every block where it is, in order of the blocks.
@@ -133,7 +102,7 @@ class ResidentBlocks:
         shared = tuple(
             ray.put(value) if getattr(value, "nbytes", 0) > _SHARED_BYTES else value for value in args
         )
-        return self._run(iter(range(len(self._sources))), work, shared, supply=False)
+        return _Pass(self, work, shared).run(iter(range(len(self))), supply=False)
 
     def forget(self) -> None:
         """Drop all blocks; the actors stay. Calls to an actor are done in order, so what is on its way goes too."""
@@ -151,47 +120,8 @@ class ResidentBlocks:
                 ray.shutdown()
         self._actors, self._ready, self._sources, self._started = {}, {}, [], False
 
-    def _run(
-        self, indices: Iterator[int], work: Callable[..., Any], args: tuple[Any, ...], *, supply: bool
-    ) -> Iterator[tuple[int, Any]]:
-        """The loop: calls in flight are bounded for each actor, answers ahead of a late one in all."""
-        flight: dict[Any, int] = {}
-        finished: dict[int, Any] = {}
-        tries: Counter[int] = Counter()
-        upcoming = next(indices, None)
-        awaited = 0
-        while upcoming is not None or flight:
-            while upcoming is not None and self._room_for(upcoming, flight, awaited):
-                flight[self._submit(upcoming, work, args, supply=supply)] = upcoming
-                upcoming = next(indices, None)
-            reference = self._next_ready(list(flight))
-            index = flight[reference]
-            try:
-                answer = _fetch(reference)
-            except _LostCallError as lost:
-                tries[index] += 1
-                if tries[index] == _TRIES:
-                    raise EngineError(
-                        f"workers died at every try of block {index}: {lost}"
-                    ) from lost.__cause__
-                for call in self._replace(index % self.workers, flight):
-                    flight[self._submit(call, work, args, supply=True)] = call
-                continue
-            del flight[reference], reference
-            if isinstance(answer, _Missing):
-                flight[self._submit(index, work, args, supply=True)] = index
-                continue
-            finished[index] = answer
-            del answer
-            while awaited in finished:
-                yield awaited, finished.pop(awaited)
-                awaited += 1
-
-    def _room_for(self, index: int, flight: dict[Any, int], awaited: int) -> bool:
-        busy = sum(other % self.workers == index % self.workers for other in flight.values())
-        return busy < _AHEAD and index < awaited + _WINDOW * self.workers
-
-    def _submit(self, index: int, work: Callable[..., Any], args: tuple[Any, ...], *, supply: bool) -> Any:
+    def submit(self, index: int, work: Callable[..., Any], args: tuple[Any, ...], *, supply: bool) -> Any:
+        """Send a call to the actor of a block, with what the block is made of or without; its reference."""
         slot = index % self.workers
         if slot not in self._actors:
             self._actors[slot] = self._body.remote()
@@ -202,21 +132,17 @@ class ResidentBlocks:
         copy = isinstance(source, np.ndarray)
         return self._actors[slot].apply.remote(index, work, source, copy, *args)
 
-    def _replace(self, slot: int, flight: dict[Any, int]) -> list[int]:
-        """Give up an actor; take its calls out of flight, and say which they were.
+    def discard(self, slot: int) -> None:
+        """Give up an actor; the next call for one of its blocks starts another.
 
-        Its calls ran in order, so the first to be found lost is the one that it died of; only that one is held
-        against its block. Ray does not restart actors here: calls to an actor that is restarting fail at once
-        and burn their retries (ray-project/ray#44212), those to a new one wait until it runs.
+        Ray does not restart actors here: calls to an actor that is restarting fail at once and burn their
+        retries (ray-project/ray#44212), those to a new one wait until it runs.
         """
         _import_ray().kill(self._actors.pop(slot))
         del self._ready[slot]
-        lost = {reference: index for reference, index in flight.items() if index % self.workers == slot}
-        for reference in lost:
-            del flight[reference]
-        return list(lost.values())
 
-    def _next_ready(self, references: list[Any]) -> Any:
+    def next_ready(self, references: list[Any]) -> Any:
+        """Wait for one of some calls; says so when workers are what is missing, and gives up in the end."""
         ray = _import_ray()
         waited = 0.0
         while True:
@@ -244,6 +170,82 @@ class ResidentBlocks:
         )
 
 
+class _Pass:
+    """One function on its way over all blocks.
+
+    Calls in flight are bounded for each actor, and answers ahead of a late one in all. When an actor dies, what
+    it had in flight is tried again by a new one, a call at a time: so the call that it dies of is known.
+    """
+
+    def __init__(self, blocks: ResidentBlocks, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._blocks = blocks
+        self._work = work
+        self._args = args
+        self._flight: dict[Any, int] = {}
+        self._finished: dict[int, Any] = {}
+        self._queues: dict[int, deque[int]] = {slot: deque() for slot in range(blocks.workers)}
+        # What dead actors had in flight, until it is answered.
+        self._suspects: dict[int, set[int]] = {slot: set() for slot in range(blocks.workers)}
+        self._tries: Counter[int] = Counter()
+
+    def run(self, indices: Iterator[int], *, supply: bool) -> Iterator[tuple[int, Any]]:
+        """Number and answer of every block, in order."""
+        read = awaited = 0
+        while True:
+            for index in islice(indices, awaited + _WINDOW * self._blocks.workers - read):
+                self._queues[self._slot(index)].append(index)
+                read += 1
+                self._send(supply=supply)
+            if not self._flight:
+                return
+            self._receive()
+            self._send(supply=supply)
+            while awaited in self._finished:
+                yield awaited, self._finished.pop(awaited)
+                awaited += 1
+
+    def _slot(self, index: int) -> int:
+        return index % self._blocks.workers
+
+    def _send(self, *, supply: bool) -> None:
+        """Call every actor that has room; a new one in a dead one's place for a call at a time."""
+        busy = Counter(self._slot(index) for index in self._flight.values())
+        for slot, queue in self._queues.items():
+            while queue and busy[slot] < (1 if self._suspects[slot] else _AHEAD):
+                self._submit(queue.popleft(), supply=supply)
+                busy[slot] += 1
+
+    def _submit(self, index: int, *, supply: bool) -> None:
+        self._flight[self._blocks.submit(index, self._work, self._args, supply=supply)] = index
+
+    def _receive(self) -> None:
+        reference = self._blocks.next_ready(list(self._flight))
+        index = self._flight[reference]
+        try:
+            answer = _fetch(reference)
+        except _LostCallError as lost:
+            self._try_again(index, lost)
+            return
+        del self._flight[reference]
+        if isinstance(answer, MissingBlock):
+            self._submit(index, supply=True)
+            return
+        self._suspects[self._slot(index)].discard(index)
+        self._finished[index] = answer
+
+    def _try_again(self, index: int, lost: _LostCallError) -> None:
+        slot = self._slot(index)
+        self._tries[index] += 1
+        if self._tries[index] == _TRIES:
+            raise EngineError(f"workers died at every try of block {index}: {lost}") from lost.__cause__
+        self._blocks.discard(slot)
+        gone = {reference: call for reference, call in self._flight.items() if self._slot(call) == slot}
+        for reference in gone:
+            del self._flight[reference]
+        self._suspects[slot].update(gone.values())
+        self._queues[slot].extendleft(reversed(gone.values()))
+
+
 def _settings(address: str, workers: int | None) -> dict[str, Any]:
     if address != "local":
         return {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
@@ -267,15 +269,3 @@ def _fetch(reference: Any) -> Any:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except ray.exceptions.RayError as error:
         raise _LostCallError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
-
-
-def _as_block(source: Source, index: int, copy: bool) -> Block:
-    """An array as it is to be held: as narrow as it came, but floating."""
-    block = np.asarray(source)
-    if block.ndim != 2:
-        raise ValueError(f"block {index} has {block.ndim} dimensions, not 2")
-    if block.dtype.kind in "iub":
-        return block.astype(np.float64)
-    if not np.can_cast(block.dtype, np.float64):
-        raise ValueError(f"block {index} holds {block.dtype}, not numbers up to float64")
-    return block.copy() if copy else block

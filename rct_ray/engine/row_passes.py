@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rct_ray.engine.resident import Block, Source
+from rct_ray.engine.block_holder import Block, Source
 from rct_ray.transform.basis import Array
 from rct_ray.transform.factors import CoordinateFactors, MergeTree, coordinate_factors
 from rct_ray.transform.randomized import block_scatter_times, column_moments

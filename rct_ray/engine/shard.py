@@ -74,7 +74,7 @@ def encode_shard(
     """
     begun = time.perf_counter()
     encoder = _encoder(task.first_stage, shard.entry.width, shard.columns, shard.single, shard.summary)
-    moments: RowMoments | None = None
+    moments = encoder.start()
     reading = encoding = 0.0
     with RowReader(shard.entry) as reader:
         blocks = _blocks(reader, shard, task.block_bytes)
@@ -85,15 +85,13 @@ def encode_shard(
             reading += read - started
             if block is None:
                 break
-            part = encoder.encode(block)
-            moments = part if moments is None else moments.merge(part)
+            moments.add(block)
             encoding += time.perf_counter() - read
         else:
             raise Interrupted
-    if moments is None:
-        raise ValueError(f"shard {shard.index} of {shard.entry.name} has no rows")
+    known = moments.moments()
     seconds = time.perf_counter() - begun
-    return ShardResult(shard.index, moments, shard.nbytes, reading, encoding, seconds, worker, attempt)
+    return ShardResult(shard.index, known, shard.nbytes, reading, encoding, seconds, worker, attempt)
 
 
 def _blocks(reader: RowReader, shard: Shard, block_bytes: int) -> Iterator[Weights]:

@@ -14,6 +14,10 @@ Array: TypeAlias = NDArray[np.float64]
 _WORST_CONDITION = 1e12
 
 
+class BasisError(ValueError):
+    """A basis that can't be had as asked for; one line."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
     """A basis of K functions on d columns, beside its orthonormal frame.
@@ -40,12 +44,12 @@ class Basis:
 
         Raises
         ------
-        ValueError
+        BasisError
             If the functions are so nearly dependent that amplitudes are meaningless.
         """
         condition = np.linalg.cond(self.mixing)
         if not condition < _WORST_CONDITION:
-            raise ValueError(
+            raise BasisError(
                 f"the {len(self.mixing)} basis functions are nearly dependent (condition {condition:.1e}): "
                 "amplitudes are meaningless; use a smaller width or the isometric metric"
             )

@@ -11,12 +11,15 @@ import numpy as np
 from rct_ray.transform.basis import Array, Basis
 from rct_ray.transform.factors import CoordinateFactors
 from rct_ray.transform.moments import CoordinateMoments, ScoreMoments
-from rct_ray.transform.spectrum import components_needed, participation_ratio
+from rct_ray.transform.spectrum import Spectrum, components_needed, participation_ratio
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
 
 Metric: TypeAlias = Literal["isometric", "amplitude"]
 # Moments of rows, squared or not: they answer the same questions.
 Summed: TypeAlias = CoordinateMoments | CoordinateFactors
+
+# A scatter below this share of the energy is rounding: float64 squares of what should have been zero.
+_ROUNDING = 1e-26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,11 +228,15 @@ def _step(below: Summed, stage: Stage, metric: Metric, kept: int | None) -> Step
 
 def _pca_step(below: Summed, threshold: float, kept: int | None) -> Step:
     spectrum = below.spectrum()
+    if spectrum.eigenvalues.sum() <= _ROUNDING * below.energy:
+        # Rows all alike: what is left about their mean is rounding, and has no components.
+        spectrum = Spectrum(np.zeros_like(spectrum.eigenvalues), spectrum.components)
     count = kept or components_needed(spectrum.eigenvalues, threshold)
     decoder = spectrum.components[:count]
     code = ScoreMoments(below.rows, np.zeros(count), np.diag(spectrum.eigenvalues[:count]))
     charge = decoder.size + len(below.mean)
-    return Step(decoder.T, decoder, below.mean, charge, code, participation_ratio(below.scatter))
+    ratio = participation_ratio(np.diag(spectrum.eigenvalues))
+    return Step(decoder.T, decoder, below.mean, charge, code, ratio)
 
 
 def _svd_step(below: Summed, count: int) -> Step:

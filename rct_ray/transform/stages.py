@@ -12,7 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from rct_ray.transform.basis import Basis, dct_basis, default_components, gaussian_basis, haar_basis
+from rct_ray.transform.basis import (
+    Basis,
+    BasisError,
+    dct_basis,
+    default_components,
+    gaussian_basis,
+    haar_basis,
+)
 
 
 class TowerSyntaxError(ValueError):
@@ -41,12 +48,12 @@ class FixedStage:
 
         Raises
         ------
-        ValueError
+        BasisError
             If K > width.
         """
         count = self.components_for(width)
         if count > width:
-            raise ValueError(
+            raise BasisError(
                 f"{self.spec} wants {count} components of {width} columns: K must not exceed the width"
             )
         return self._make(width, count)

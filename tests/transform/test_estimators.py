@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from rct_ray import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
 from rct_ray.transform.basis import gaussian_basis, gaussian_functions
-from rct_ray.transform.estimators import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
 from rct_ray.transform.stages import TowerSyntaxError
 from rct_ray.transform.tower_estimator import Tower
 

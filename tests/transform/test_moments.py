@@ -30,9 +30,11 @@ def assert_two_pass(moments, exact, frame):
     mean = math.fsum(exact.ravel()) / exact.size
     squares = math.fsum(((exact - mean) ** 2).ravel())
     slack = 100 * exact.size * (EPS * size) ** 2
+    # A mean that is off by its own rounding shifts the squares by twice that times their root.
+    first_order = 10 * EPS * size * math.sqrt(squares * exact.size)
     assert weights.count == exact.size
     assert weights.mean == pytest.approx(mean, abs=10 * EPS * size)
-    assert weights.squares == pytest.approx(squares, rel=1e-12 + EPS * size, abs=slack)
+    assert weights.squares == pytest.approx(squares, rel=1e-12, abs=slack + first_order)
     assert weights.energy == pytest.approx(math.fsum((exact**2).ravel()), rel=1e-13)
     assert (weights.minimum, weights.maximum) == (exact.min(), exact.max())
     for kept, rows in ((moments.projected, exact @ frame), (moments.columns, exact)):
@@ -40,14 +42,15 @@ def assert_two_pass(moments, exact, frame):
         scatter = centred.T @ centred
         assert kept.rows == len(exact)
         np.testing.assert_allclose(kept.mean, rows.mean(axis=0), atol=40 * EPS * size * np.sqrt(len(frame)))
-        within = (1e-12 + 100 * EPS * size) * (np.trace(scatter) + 1e-300) + 1000 * slack
+        trace = np.trace(scatter)
+        within = 1e-12 * trace + 40 * EPS * size * math.sqrt(trace * exact.size) + 1000 * slack
         np.testing.assert_allclose(kept.scatter, scatter, rtol=0, atol=within)
         assert kept.energy == pytest.approx(np.sum(rows**2), rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("mean", MEANS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(rows=st.integers(1, 40), width=st.integers(1, 30), seed=st.integers(0, 2**32 - 1))
 def test_merged_blocks_are_all_rows(dtype, mean, rows, width, seed):
     generator = np.random.default_rng(seed)

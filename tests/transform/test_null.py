@@ -97,6 +97,18 @@ def test_low_rank_has_all_the_structure(ascend):
     assert level.lift > 1 - 1e-11
 
 
+def test_null_keeps_what_noise_would_in_the_components_the_weights_need(ascend):
+    """The weights need 2 of 32 components; noise in 2 of 32, drawn row by row, keeps far less than 0.95."""
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((200, 2)) @ generator.standard_normal((2, 32))
+    rows += 1e-3 * generator.standard_normal((200, 32))
+    rows -= rows.mean()
+    level = ascend(rows, "pca(0.95)").levels[1]
+    values = np.mean([np.linalg.svd(generator.standard_normal((200, 32)))[1] ** 2 for _ in range(20)], axis=0)
+    assert level.n_keep == 2
+    assert level.null_r2 == pytest.approx(values[:2].sum() / values.sum(), abs=0.02)
+
+
 def test_null_of_a_sample_is_of_as_many_rows(ascend):
     """Fewer rows fit noise better."""
     rows = np.random.default_rng(0).standard_normal((2000, 64))

@@ -1,0 +1,43 @@
+"""Run benchmarks by name, or all of them; exit status 1 if a requirement is missed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks import command
+
+NAMES = (
+    "exactness",
+    "noise",
+    "encoding",
+    "command",
+    "memory",
+    "curve_fit",
+    "distributed_pca",
+    "many_tensors",
+    "catalogue",
+    "scale",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(NAMES) + " (default: all)")
+    parser.add_argument("--checkpoint", type=Path, help="the file that `command` measures")
+    given = parser.parse_args()
+    unknown = [name for name in given.names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there is {', '.join(NAMES)}")
+    met = True
+    for name in given.names or NAMES:
+        if name == "command":
+            met &= command.main(given.checkpoint)
+        else:
+            met &= import_module(f"benchmarks.{name}").main()
+    return 0 if met else 1
+
+
+sys.exit(main())
