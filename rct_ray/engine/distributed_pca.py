@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from rct_ray.engine.resident import ResidentBlocks
 from rct_ray.engine.row_passes import Blocks, Held, RowPasses, checked, cut, describe, scores
@@ -159,7 +160,7 @@ class DistributedPCA(BaseEstimator):  # type: ignore[misc]
         if (self.n_components or 0) > min(rows, width):
             raise ValueError(f"n_components={self.n_components} exceeds min(rows, K) = {min(rows, width)}")
         method = self._method_for(held)
-        with threadpool_limits(1):
+        with _blas().limit(limits=1):
             solved = self._solve(method, RowPasses(self._running(), held))
         self.method_, self.n_samples_seen_, self.n_features_in_ = method, rows, width
         self.mean_, self.n_components_ = solved.mean, self._kept(solved, method)
@@ -290,3 +291,9 @@ class _Solved:
     mean: Array
     spectrum: Spectrum
     total: float
+
+
+@cache
+def _blas() -> Any:
+    """The BLAS of this process; finding it takes milliseconds."""
+    return ThreadpoolController()
