@@ -44,7 +44,8 @@ def main() -> bool:
 
 def report(taken: dict[str, float], errors: dict[Method, float]) -> Report:
     """Ratios against scikit-learn with one BLAS thread or two, whichever is faster."""
-    title = f"PCA of {ROWS:,} x {WIDTH} float32, {WORKERS} workers, rows resident; least of {ROUNDS['slow']} to {sum(ROUNDS.values())} rounds"
+    rounds = f"least of {ROUNDS['slow']} to {sum(ROUNDS.values())} rounds"
+    title = f"PCA of {ROWS:,} x {WIDTH} float32, {WORKERS} workers, rows resident; {rounds}"
     table = Report(title, "method", "figure", "seconds", "against")
     best = {
         solver: min(taken[f"{solver} {threads}"] for threads in (1, WORKERS))

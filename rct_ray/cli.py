@@ -209,9 +209,9 @@ def _default_out(checkpoints: Sequence[str]) -> Path:
 
 def _print_run(finished: Run, as_json: bool) -> None:
     if as_json:
-        from rct_ray.report.summary import summary
+        from rct_ray.report.summary import write_summary
 
-        print(json.dumps(summary(finished)))
+        write_summary(finished, sys.stdout)
         return
     from rct_ray.report.terminal import show as show_run
 

@@ -62,6 +62,19 @@ class _Slot:
     starting: Any
     calls: dict[Any, Unit] = field(default_factory=dict)
     alone: bool = False
+    apart: _Apart | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Apart:
+    """A unit on its last try: its shards go one by one, so that the one that kills can be told."""
+
+    unit: Unit
+    results: list[ShardResult] = field(default_factory=list)
+
+    def next(self) -> Unit:
+        """The shard whose turn it is, as a unit."""
+        return Unit(self.unit.index, (self.unit.shards[len(self.results)],))
 
 
 class RayEngine:
@@ -95,6 +108,7 @@ class RayEngine:
         self._patience = patience
         self._slots: list[_Slot] = []
         self._started = False
+        self._failed_starts = 0
 
     def __enter__(self) -> RayEngine:
         ray = _import_ray()
@@ -133,7 +147,7 @@ class RayEngine:
             ]
             ready, _ = ray.wait(awaited, num_returns=1, timeout=_SAY_AFTER_S / 10)
             for reference in ready:
-                yield from self._receive(ray, reference, again, tries)
+                yield from self._receive(ray, reference, again, tries, task)
             if ready or any(slot.starting is None for slot in self._slots):
                 idle_since, said = time.monotonic(), False
             elif time.monotonic() - idle_since > (self._patience if said else _SAY_AFTER_S):
@@ -162,6 +176,9 @@ class RayEngine:
             while slot.starting is None and not slot.alone and len(slot.calls) < _AHEAD:
                 if again and not slot.calls:
                     unit, slot.alone = again.popleft(), True
+                    if tries[unit.index] == _TRIES - 1:
+                        slot.apart = _Apart(unit)
+                        unit = slot.apart.next()
                 elif waiting and not (again and slot.calls):
                     unit = waiting.popleft()
                 else:
@@ -169,7 +186,7 @@ class RayEngine:
                 slot.calls[slot.actor.encode.remote(unit, task, tries[unit.index])] = unit
 
     def _receive(
-        self, ray: Any, reference: Any, again: deque[Unit], tries: Counter[int]
+        self, ray: Any, reference: Any, again: deque[Unit], tries: Counter[int], task: ShardTask
     ) -> Iterator[UnitDone | UnitFailed]:
         slot = next(
             (slot for slot in self._slots if reference is slot.starting or reference in slot.calls), None
@@ -181,21 +198,47 @@ class RayEngine:
             outcome = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             # What the shard function raised, as it would come from any other engine.
-            slot.alone = False
+            slot.alone, slot.apart = False, None
             if unit is None:
-                raise EngineError(f"a worker can't start: {_first_line(error)}") from error
+                raise EngineError(f"a worker can't start: {_last_line(error)}") from error
             yield UnitFailed(unit, error.cause if isinstance(error.cause, Exception) else error)
         except ray.exceptions.RayError as error:
+            if unit is None:
+                self._bear_failed_start(error)
             lost = [unit, *slot.calls.values()] if unit else list(slot.calls.values())
             self._slots[self._slots.index(slot)] = self._new_slot()
             self._say(f"a worker died and is replaced: {_first_line(error)}")
-            yield from _try_again(lost, again, tries, error)
+            yield from _try_again(lost, again, tries, error, slot.apart)
         else:
-            slot.alone = False
             if unit is None:
-                slot.starting = None
-            else:
+                slot.starting, self._failed_starts = None, 0
+            elif slot.apart is None:
+                slot.alone = False
                 yield UnitDone(unit, outcome)
+            else:
+                yield from self._next_apart(slot, slot.apart, outcome, tries, task)
+
+    def _next_apart(
+        self, slot: _Slot, apart: _Apart, outcome: list[ShardResult], tries: Counter[int], task: ShardTask
+    ) -> Iterator[UnitDone]:
+        apart.results += outcome
+        if len(apart.results) == len(apart.unit.shards):
+            slot.alone, slot.apart = False, None
+            yield UnitDone(apart.unit, apart.results)
+        else:
+            shard = apart.next()
+            slot.calls[slot.actor.encode.remote(shard, task, tries[shard.index])] = shard
+
+    def _bear_failed_start(self, error: Any) -> None:
+        """Give up where no worker ever comes up; one lost with its node on the way is no such case."""
+        self._failed_starts += 1
+        if getattr(error, "actor_init_failed", False):
+            # An exception, such as of an import, which the next one would meet as well.
+            raise EngineError(f"a worker can't start: {_last_line(error)}") from error
+        if self._failed_starts >= _TRIES * self.workers:
+            raise EngineError(
+                f"workers can't start, {self._failed_starts} died in a row: {_last_line(error)}"
+            ) from error
 
     def _complain(self, ray: Any, *, final: bool) -> None:
         total = ray.cluster_resources().get("CPU", 0)
@@ -268,13 +311,13 @@ class _own_sigterm:  # noqa: N801  (reads as a statement)
 
 
 def _try_again(
-    lost: Sequence[Unit], again: deque[Unit], tries: Counter[int], error: Exception
+    lost: Sequence[Unit], again: deque[Unit], tries: Counter[int], error: Exception, apart: _Apart | None
 ) -> Iterator[UnitFailed]:
     for unit in lost:
         # A node taken back by its provider says nothing against what ran on it.
         tries[unit.index] += not getattr(error, "preempted", False)
         if tries[unit.index] < _TRIES:
-            again.append(unit)
+            again.append(apart.unit if apart else unit)
         else:
             yield UnitFailed(
                 unit, EngineError(f"its worker died at each of {_TRIES} tries: {_first_line(error)}")
@@ -283,3 +326,7 @@ def _try_again(
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rct_ray.report.progress import printable
+from rct_ray.report.rows import rows_of
 from rct_ray.report.words import conclusions, fixed_point, honest_level
 from rct_ray.results import Run
 
@@ -32,8 +35,8 @@ def show(run: Run, console: Console) -> None:
     for listed in run.manifest["checkpoints"]:
         label = listed["label"]
         _heading(run, label, console)
-        towers = list(_towers(run, label))
-        pooled = [tower for tower in towers if tower[0]["scope"] != "tensor"]
+        towers = _towers(run, label)
+        tensors, count, pooled = _shown(towers)
         if len(pooled) == 2:
             # One width is the model: saying it twice helps nobody.
             pooled = pooled[:1]
@@ -41,10 +44,27 @@ def show(run: Run, console: Console) -> None:
         for tower in pooled:
             console.print(_seed_table(tower) if seed_like else _tower_table(tower))
         if not seed_like:
-            console.print(_tensor_table([tower for tower in towers if tower[0]["scope"] == "tensor"]))
+            console.print(_tensor_table(tensors, count))
         for sentence in conclusions(pooled[-1]):
             console.print(Text("• " + sentence))
         console.print()
+
+
+def _shown(towers: Iterable[Tower]) -> tuple[list[Tower], int, list[Tower]]:
+    """The tensors' towers of the largest lift, in order; how many there are; and the pooled ones."""
+    best: list[tuple[float, int, Tower]] = []
+    pooled: list[Tower] = []
+    count = 0
+    for tower in towers:
+        if tower[0]["scope"] != "tensor":
+            pooled.append(tower)
+            continue
+        heapq.heappush(best, (tower[1]["lift"] or 0.0, -count, tower))
+        if len(best) > _TENSORS_SHOWN:
+            heapq.heappop(best)
+        count += 1
+    order = (lambda entry: -entry[1]) if count <= _TENSORS_SHOWN else (lambda entry: (-entry[0], -entry[1]))
+    return [tower for _, _, tower in sorted(best, key=order)], count, pooled
 
 
 def _checkpoint_table(run: Run) -> Table:
@@ -75,23 +95,26 @@ def _checkpoint_table(run: Run) -> Table:
 
 
 def _towers(run: Run, label: str) -> Iterator[Tower]:
-    rows = run.levels_of(checkpoint=label).to_pylist()
+    rows = rows_of(run.levels_of(checkpoint=label))
     for _, levels in groupby(rows, key=lambda row: (row["scope"], row["name"], row["width"])):
         yield list(levels)
 
 
 def _heading(run: Run, label: str, console: Console) -> None:
     settings = run.manifest["configuration"]
-    tensors = [row for row in run.tensors.to_pylist() if row["checkpoint"] == label]
-    used = [row for row in tensors if row["status"] == "used"]
-    faulty = [row for row in tensors if row["status"] == "nonfinite"]
+    statuses: Counter[str] = Counter()
+    faulty: list[Row] = []
+    for row in rows_of(run.tensors.select(["checkpoint", "name", "status", "skip_reason"])):
+        if row["checkpoint"] == label:
+            statuses[row["status"]] += 1
+            faulty += [row] if row["status"] == "nonfinite" else []
     console.print(Text(printable(label), style="bold"), Text(f"{settings['tower']} · {settings['metric']}"))
-    said = f"{len(used)} of {len(tensors)} tensors measured"
+    said = f"{statuses['used']} of {statuses.total()} tensors measured"
     if settings["sample_rows"]:
         said += f", {settings['sample_rows']} rows of each width drawn (seed {settings['seed']})"
     console.print(Text(said, style="dim"))
-    for row in faulty:
-        console.print(Text(f"left out: {printable(row['name'])} {row['skip_reason']}", style="yellow"))
+    for tensor in faulty:
+        console.print(Text(f"left out: {printable(tensor['name'])} {tensor['skip_reason']}", style="yellow"))
 
 
 def _tower_table(levels: Tower) -> Table:
@@ -158,12 +181,9 @@ def _seed_table(levels: Tower) -> Table:
     return table
 
 
-def _tensor_table(towers: Sequence[Tower]) -> Table:
-    shown = list(towers)
-    if len(shown) > _TENSORS_SHOWN:
-        shown = sorted(shown, key=lambda tower: -(tower[1]["lift"] or 0.0))[:_TENSORS_SHOWN]
+def _tensor_table(shown: Sequence[Tower], count: int) -> Table:
     table = _table(
-        "tensors, at level 1" if len(shown) == len(towers) else "tensors of the largest lift, at level 1"
+        "tensors, at level 1" if len(shown) == count else "tensors of the largest lift, at level 1"
     )
     table.add_column("tensor", overflow="fold")
     for column in ("rows", "width", "K", "R2", "null", "lift", "low rank", "fixed", "honest"):
@@ -179,8 +199,8 @@ def _tensor_table(towers: Sequence[Tower]) -> Table:
             "-" if fixed is None else str(fixed),
             str(honest_level(tower)["level"]),
         )
-    if len(shown) < len(towers):
-        table.caption = f"{len(towers) - len(shown):,} more in levels.parquet"
+    if len(shown) < count:
+        table.caption = f"{count - len(shown):,} more in levels.parquet"
     return table
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import rct_ray
 from rct_ray.report import progress
-from rct_ray.report.summary import summary
+from rct_ray.report.summary import write_summary
 from rct_ray.report.terminal import show
 from rct_ray.report.words import conclusions, fixed_point, honest_level, percent
 
@@ -148,7 +148,10 @@ def test_columns_that_are_null(save, tmp_path, settings):
     text = printed(run)
     assert "nan" not in text.lower()
     assert "None" not in text
-    json.dumps(summary(run), allow_nan=False)
+    file = io.StringIO()
+    write_summary(run, file)
+    read = json.loads(file.getvalue(), parse_constant=pytest.fail)
+    assert len(read["levels"]) == run.levels.num_rows
 
 
 def test_one_width_is_not_said_twice(save, tmp_path):
