@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from rct_ray.engine.plan import Shard
 from rct_ray.engine.shard import ShardResult
 
-# A call to a worker costs a millisecond or two, so small shards travel together.
-_UNIT_BYTES = 8 << 20
+# A call to a worker and a record cost a millisecond or two, so small shards travel together. A large plan has
+# about a thousand units: enough for any number of workers, and no more files than a directory likes.
+_UNITS = 1024
+_SMALLEST, _LARGEST = 8 << 20, 256 << 20
 _UNIT_SHARDS = 64
 
 
@@ -47,10 +49,11 @@ class UnitFailed:
 
 def make_units(shards: Sequence[Shard]) -> list[Unit]:
     """Group shards in plan order; depends on the plan alone, so that a resumed run finds the same units."""
+    most = min(max(_SMALLEST, sum(shard.nbytes for shard in shards) // _UNITS), _LARGEST)
     groups: list[list[Shard]] = []
     size = 0
     for shard in shards:
-        if not groups or len(groups[-1]) == _UNIT_SHARDS or size + shard.nbytes > _UNIT_BYTES:
+        if not groups or len(groups[-1]) == _UNIT_SHARDS or size + shard.nbytes > most:
             groups.append([])
             size = 0
         groups[-1].append(shard)
