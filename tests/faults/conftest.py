@@ -51,7 +51,9 @@ def own_undisturbed(own_checkpoint, tmp_path):
 @pytest.fixture(scope="session")
 def mixed(room):
     """Three widths in turn, so that many shards are of one width and end in any order."""
-    shapes = {f"layer{index:02d}": (3_000 + 700 * (index % 5), (64, 96, 128)[index % 3]) for index in range(60)}
+    shapes = {
+        f"layer{index:02d}": (3_000 + 700 * (index % 5), (64, 96, 128)[index % 3]) for index in range(60)
+    }
     return write_checkpoint(room / "mixed.safetensors", {**shapes, "layerx": (280_000, 64)}, seed=2)
 
 
@@ -85,4 +87,6 @@ def cluster(cluster_host, lab):
 @pytest.fixture(scope="session")
 def short_checkpoint(room):
     """Three units."""
-    return write_checkpoint(room / "short.safetensors", {f"layer{index}": (16_600, 128) for index in range(3)})
+    return write_checkpoint(
+        room / "short.safetensors", {f"layer{index}": (16_600, 128) for index in range(3)}
+    )

@@ -225,14 +225,17 @@ class ClusterHost:
         self._nodes.add(number)
         return number
 
-    def remove(self, node):
-        """Kill a node."""
-        assert self._ask(f"remove {node}") == "removed"
+    def kill(self, node):
+        """End a node without a word."""
+        assert self._ask(f"kill {node}") == "gone"
         self._nodes.remove(node)
 
     def clear(self):
-        for node in list(self._nodes):
-            self.remove(node)
+        """End all nodes but the head."""
+        for node in self._nodes:
+            assert self._ask(f"remove {node}") == "gone"
+        self._nodes.clear()
+        self._ask("wait")
 
     def family(self):
         return psutil.Process(self._popen.pid).children(recursive=True)

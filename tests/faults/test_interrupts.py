@@ -79,27 +79,26 @@ def test_while_ray_starts(lab, checkpoint, number, process):
 
 
 @pytest.mark.ray
-@both
-def test_on_a_cluster(lab, cluster, checkpoint, undisturbed, number):
+def test_on_a_cluster(lab, cluster, own_checkpoint, own_undisturbed):
     cluster.add(2)
-    lab.faults(sleep=0.1)
-    run = lab.cli(checkpoint, "--address", cluster.address, "--workers", "2")
-    run.wait_for(lambda: len(units(lab.out)) >= 4, what="four units")
+    lab.faults(hold="layer[4-7]")
+    run = lab.cli(own_checkpoint, "--address", cluster.address, "--workers", "2")
+    run.wait_for(lambda: len(lab.held()) == 2 and len(units(lab.out)) >= 3, what="both workers to hold")
     workers = named(cluster.family(), "ray::EncodeWorker")
-    assert workers
-    run.send(number)
-    assert assert_interrupted(lab, run, [*run.family(), *workers]) >= 4
-    status, error = lab.resume(checkpoint, "--engine", "inprocess")
+    assert len(workers) == 2
+    run.send(signal.SIGTERM)
+    # The cluster stays, its workers are let go in mid-shard.
+    assert assert_interrupted(lab, run, [*run.family(), *workers]) >= 3
+    status, error = lab.resume(own_checkpoint, "--engine", "inprocess")
     assert status == 0, error
-    assert_whole(lab.out, undisturbed)
+    assert_whole(lab.out, own_undisturbed)
 
 
 @pytest.mark.ray
-@both
-def test_while_the_cluster_has_no_room(lab, cluster, checkpoint, number):
-    run = lab.cli(checkpoint, "--address", cluster.address, "--workers", "2")
+def test_while_the_cluster_has_no_room(lab, cluster, own_checkpoint):
+    run = lab.script("impatient.py", own_checkpoint, lab.out, cluster.address, 60)
     run.wait_for(lambda: "waiting for the cluster" in run.stderr, what="the run to say that it waits")
     assert "a worker needs 1 CPU; the cluster has 0, 0 of them free" in run.stderr
-    run.send(number)
+    run.send(signal.SIGINT)
     assert assert_interrupted(lab, run, run.family()) == 0
     assert not lab.out.exists()

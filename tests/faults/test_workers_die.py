@@ -22,7 +22,8 @@ def test_killed_in_mid_shard_twice(lab, cluster, own_checkpoint, own_undisturbed
     run = lab.cli(own_checkpoint, "--address", cluster.address, "--workers", "2")
     for _ in range(2):
         held = run.wait_for(lab.held, what="a shard that is half read")[0]
-        victim = next(p for p in named(cluster.family(), "ray::EncodeWorker") if p.pid == int(held.name.split(".")[1]))
+        pid = int(held.name.split(".")[1])
+        victim = next(p for p in named(cluster.family(), "ray::EncodeWorker") if p.pid == pid)
         victim.send_signal(signal.SIGKILL)
         victim.wait(10)
         held.unlink()
@@ -74,13 +75,25 @@ def test_dies_at_every_try_of_a_shard_among_many(lab, cluster, checkpoint, undis
     assert_whole(lab.out, undisturbed)
 
 
+def test_survives_the_last_try(lab, cluster, checkpoint, undisturbed):
+    """The shards of a unit that killed three workers are done one by one, and still make that unit."""
+    cluster.add(2)
+    lab.faults(exit="small20", times=3)
+    status, error = lab.cli(checkpoint, "--address", cluster.address, "--workers", "2").finish()
+    assert status == 0, error
+    assert error.count("a worker died and is replaced") == 3
+    assert len(lab.begun("small20")) == 4
+    assert_whole(lab.out, undisturbed)
+    assert attempts(lab.out)["small20"] == attempts(lab.out)["small19"] == 3
+
+
 def test_dies_at_every_start(lab, cluster, own_checkpoint):
     """Workers that can't even be started, of a cluster without the package say, end the run."""
     cluster.add(2)
     lab.faults(start="exit")
     status, error = lab.cli(own_checkpoint, "--address", cluster.address, "--workers", "2").finish(60)
     assert status == 1, error
-    assert "start" in error.splitlines()[-1]
+    assert "workers can't start, 8 died in a row: " in error.splitlines()[-1]
     assert "Traceback" not in error
     assert not lab.out.exists()
 
@@ -90,6 +103,7 @@ def test_fails_at_every_start(lab, cluster, own_checkpoint):
     lab.faults(start="raise")
     status, error = lab.cli(own_checkpoint, "--address", cluster.address, "--workers", "2").finish(60)
     assert status == 1, error
-    assert "No module named 'rct_ray_there'" in error.splitlines()[-1]
+    assert "a worker can't start: " in assert_one_line(error)
+    assert "No module named 'rct_ray_there'" in error
     assert "Traceback" not in error
     assert not lab.out.exists()

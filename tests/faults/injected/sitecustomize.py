@@ -6,12 +6,13 @@ goes on. The fault strikes in mid-shard: behind the first block that is read. Ru
 - `log`: a directory that gets a file for every shard that was begun,
 - `sleep`: seconds for each shard of a tensor called layer*; `jitter`: the most of a random time for each,
 - `hold`: glob of tensors whose shards say so in a file `held.*` beside the JSON, and wait for a file `go`,
-- `exit`: glob of tensors whose shards end their process,
+- `exit`: glob of tensors whose shards end their process; `times`: how often that befalls, always by default,
 - `start`: `exit` ends Ray's workers as they import the engine; with `raise` that fails.
 """
 
 import fnmatch
 import json
+import math
 import os
 import random
 import sys
@@ -45,7 +46,9 @@ def strike(tensor, row):
         until = time.monotonic() + _PATIENCE_S
         while not (path.parent / "go").exists() and time.monotonic() < until:
             time.sleep(0.005)
-    if fnmatch.fnmatchcase(tensor, rules.get("exit", "")):
+    ended = len(list(path.parent.glob("ended.*")))
+    if fnmatch.fnmatchcase(tensor, rules.get("exit", "")) and ended < rules.get("times", math.inf):
+        (path.parent / f"ended.{uuid.uuid4().hex}").touch()
         os._exit(9)
 
 

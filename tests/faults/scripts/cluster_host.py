@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, in a process of its own.
 
-Reads commands, a line each, and answers each with a line: `add CPUS` (answers a number), `remove NUMBER` (the
-node is killed), `end`. The head node has no CPU. The cluster ends with this process, however it ends.
+Reads commands, a line each, and answers each with a line: `add CPUS` (answers a number), `kill NUMBER`,
+`remove NUMBER` (in peace), `wait` (until all know who is there), `end`. The head node has no CPU. The cluster
+ends with this process, however it ends.
 """
 
 import sys
@@ -15,7 +16,18 @@ def main():
     sys.stdout = sys.stderr
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20},
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": 100 << 20,
+            # A node that is killed is known to be dead after about four seconds, not fifteen.
+            "_system_config": {
+                "health_check_initial_delay_ms": 0,
+                "health_check_period_ms": 1000,
+                "health_check_timeout_ms": 3000,
+                "health_check_failure_threshold": 3,
+            },
+        },
     )
     nodes = []
     try:
@@ -25,10 +37,12 @@ def main():
             if command == "add":
                 nodes.append(cluster.add_node(num_cpus=int(arguments[0]), object_store_memory=100 << 20))
                 answer = len(nodes) - 1
-            elif command == "remove":
-                cluster.remove_node(nodes[int(arguments[0])], allow_graceful=False)
+            elif command in ("kill", "remove"):
+                cluster.remove_node(nodes[int(arguments[0])], allow_graceful=command == "remove")
+                answer = "gone"
+            elif command == "wait":
                 cluster.wait_for_nodes()
-                answer = "removed"
+                answer = "agreed"
             else:
                 break
             print(answer, file=answers, flush=True)

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import pyarrow.parquet  # noqa: F401  (imported once, before the forks)
+import pytest
 
 import rct_ray
 import rct_ray.tabulate
@@ -27,7 +28,7 @@ def main():
     seen = {"kills": 0, "resumed": 0, "whole": 0}
     while True:
         out = folder / f"run{seen['kills']}"
-        if not _in_fork(lambda: _run_until(checkpoint, out, seen["kills"])):
+        if not _in_fork(_run_until, checkpoint, out, seen["kills"]):
             break
         seen["kills"] += 1
         _check(checkpoint, undisturbed, out, seen)
@@ -41,7 +42,7 @@ def _check(checkpoint, undisturbed, out, seen):
     except ResultsError:
         kept = len(list(out.glob("units/*/*.unit")))
         seen["resumed"] += bool(kept)
-        assert not _in_fork(lambda: _resume(checkpoint, out, kept))
+        assert not _in_fork(_resume, checkpoint, out, kept)
         assert not {path.name for path in out.iterdir()} & {"units", "unfinished.json"}
     else:
         seen["whole"] += 1
@@ -51,12 +52,8 @@ def _check(checkpoint, undisturbed, out, seen):
 def _resume(checkpoint, out, kept):
     lines = []
     if kept:
-        try:
+        with pytest.raises(ResultsError, match="--resume"):
             rct_ray.run(checkpoint, out, workers=1)
-        except ResultsError as error:
-            assert "--resume" in str(error), error
-        else:
-            raise AssertionError("went over an unfinished run")
     rct_ray.run(checkpoint, out, workers=1, resume=True, say=lines.append)
     assert len(lines) == bool(kept)
     assert not lines or f": {kept} of " in lines[0], lines
@@ -77,12 +74,12 @@ def _run_until(checkpoint, out, count):
     rct_ray.run(checkpoint, out, workers=1)
 
 
-def _in_fork(work):
+def _in_fork(work, *arguments):
     """Do some work in a fork of this process; whether it was killed."""
     child = os.fork()
     if not child:
         try:
-            work()
+            work(*arguments)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
