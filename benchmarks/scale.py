@@ -26,9 +26,9 @@ _RUN = """
 import json, sys, time
 from benchmarks._peak import peak
 import rct_ray
-from rct_ray.engine.ray_engine import _import_ray
+from rct_ray.engine.ray_session import import_ray
 path, out, workers, tower = sys.argv[1:]
-ray = _import_ray()
+ray = import_ray()
 ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False,
          logging_level="ERROR", object_store_memory=128 << 20)
 begun = time.perf_counter()

@@ -174,14 +174,15 @@ def _interruptible(directory: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        from rct_ray.results import unfinished
+        from rct_ray.results import is_run, unfinished
 
         kept = unfinished(directory)
-        _say(
-            f"{kept} finished units are kept in {directory}: go on with --resume"
-            if kept
-            else "nothing was written"
-        )
+        if kept:
+            _say(f"{kept} finished units are kept in {directory}: go on with --resume")
+        elif is_run(directory):
+            _say(f"{directory} holds a whole run")
+        else:
+            _say("nothing was written")
         raise
 
 

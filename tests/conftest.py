@@ -78,9 +78,9 @@ def zoo(zoo_weights, tmp_path_factory):
 @pytest.fixture(scope="session")
 def ray_cluster():
     """One local Ray of three CPUs for the session; the Ray engine joins it."""
-    from rct_ray.engine.ray_engine import _import_ray
+    from rct_ray.engine.ray_session import import_ray
 
-    ray = _import_ray()
+    ray = import_ray()
     if ray.is_initialized():
         yield ray
         return

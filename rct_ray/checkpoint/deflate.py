@@ -107,6 +107,6 @@ class DeflatedStream:
         try:
             packed = os.pread(self._fd, count, self._offset + self._taken)
         except OSError as fault:
-            raise CheckpointError(f"{self._path}: {fault.strerror}; copy it anew") from None
+            raise CheckpointError(f"{self._path}: {fault.strerror}; copy it anew", fault.errno) from None
         self._taken += len(packed)
         return packed

@@ -10,10 +10,19 @@ class CheckpointError(ValueError):
 
     Names in a file are anyone's text, so whatever a terminal would not print as is (control characters,
     line ends, text direction marks, half surrogates) is escaped here, once, for every message.
+
+    Attributes
+    ----------
+    errno : int or None
+        What the operating system said, if it did; unlike a cause, it survives the way from a worker.
     """
 
-    def __init__(self, message: str) -> None:
+    errno: int | None = None
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
         super().__init__(_escape(message))
+        if errno is not None:
+            self.errno = errno
 
 
 def _escape(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -29,10 +30,12 @@ def unreadable(path: str, fault: OSError | ValueError) -> CheckpointError:
     CheckpointError
         To be raised.
     """
-    what = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
-    return CheckpointError(
-        f"{path}: {what[:1].lower()}{what[1:]}; give a checkpoint that exists and can be read"
-    )
+    system = fault if isinstance(fault, OSError) else None
+    what = system.strerror if system is not None and system.strerror else str(fault)
+    failing = system is not None and system.errno in (errno.EIO, errno.ESTALE)
+    advice = "check its disk or mount" if failing else "give a checkpoint that exists and can be read"
+    said = system.errno if system is not None else None
+    return CheckpointError(f"{path}: {what[:1].lower()}{what[1:]}; {advice}", said)
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:

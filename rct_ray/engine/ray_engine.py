@@ -8,9 +8,6 @@ calls wait until it runs; what it had in flight is tried again, alone.
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rct_ray.engine.descendants import descendants, end_survivors
 from rct_ray.engine.errors import AddressError, EngineError
+from rct_ray.engine.ray_session import check_reachable, import_ray, own_sigterm
 from rct_ray.engine.shard import ShardResult, ShardTask, encode_shard
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
 
@@ -33,7 +31,6 @@ _TRIES = 4
 _SAY_AFTER_S = 10.0
 # How long a run waits without a single worker; an autoscaler's new node takes minutes.
 PATIENCE_S = 900.0
-_CONNECT_S = 5.0
 
 
 class EncodeWorker:
@@ -111,11 +108,11 @@ class RayEngine:
         self._failed_starts = 0
 
     def __enter__(self) -> RayEngine:
-        ray = _import_ray()
+        ray = import_ray()
         if not ray.is_initialized():
             check_reachable(self.address)
             try:
-                with _own_sigterm():
+                with own_sigterm():
                     ray.init(**self._settings())
             except ConnectionError as error:
                 raise AddressError(f"can't join Ray at {self.address}: {_first_line(error)}") from None
@@ -124,19 +121,19 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ray = _import_ray()
+        ray = import_ray()
         for slot in self._slots:
             ray.kill(slot.actor)
         self._slots = []
         if self._started:
             processes = descendants() if self.address == "local" else []
-            with _own_sigterm():
+            with own_sigterm():
                 ray.shutdown()
             end_survivors(processes)
 
     def run(self, units: Sequence[Unit], task: ShardTask) -> Iterator[UnitDone | UnitFailed]:
         """Outcomes as they come, with a bounded number of calls in flight."""
-        ray = _import_ray()
+        ray = import_ray()
         waiting, again, tries = deque(units), deque[Unit](), Counter[int]()
         self._slots += [self._new_slot() for _ in range(min(self.workers, len(units)) - len(self._slots))]
         idle_since, said = time.monotonic(), False
@@ -260,54 +257,6 @@ class RayEngine:
             "logging_level": "ERROR",
             "object_store_memory": 128 << 20,
         }
-
-
-def check_reachable(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would try for minutes, and print what it tries.
-
-    Raises
-    ------
-    AddressError
-        If nobody does, or it is no address.
-    """
-    if address in ("local", "auto"):
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        raise AddressError(
-            f"{address!r} is no address of a Ray cluster; write HOST:PORT, such as 10.0.0.1:6379"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise AddressError(
-            f"no Ray cluster answers at {address}: {error}; start one with 'ray start --head', or leave "
-            "--address and RAY_ADDRESS away"
-        ) from None
-
-
-def _import_ray() -> Any:
-    # All are read when Ray is imported. None may surprise a user who runs one command on a laptop.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    return ray
-
-
-class _own_sigterm:  # noqa: N801  (reads as a statement)
-    """Keep this process's SIGTERM handler: Ray puts its own in place, which skips our cleaning up."""
-
-    def __enter__(self) -> None:
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handler)
-        if kind is SystemExit and callable(self._handler):
-            # A SIGTERM came while Ray's own handler was in place, which exits; ours has to hear of it.
-            self._handler(signal.SIGTERM, None)
 
 
 def _try_again(

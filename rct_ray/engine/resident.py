@@ -18,7 +18,7 @@ import numpy as np
 
 from rct_ray.engine.block_holder import Block, BlockHolder, MissingBlock, Source
 from rct_ray.engine.errors import EngineError
-from rct_ray.engine.ray_engine import _import_ray, _own_sigterm
+from rct_ray.engine.ray_session import import_ray, own_sigterm
 
 # Calls in flight for each actor: one that runs and one that waits.
 _AHEAD = 2
@@ -51,10 +51,10 @@ class ResidentBlocks:
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
-        ray = _import_ray()
+        ray = import_ray()
         self._started = not ray.is_initialized()
         if self._started:
-            with _own_sigterm():
+            with own_sigterm():
                 ray.init(**_settings(address or os.environ.get("RAY_ADDRESS") or "local", workers))
         self.workers = workers or max(1, int(ray.available_resources().get("CPU", 1)))
         self._body = ray.remote(num_cpus=1)(BlockHolder)
@@ -98,7 +98,7 @@ class ResidentBlocks:
         *args
             Sent along; large arrays travel to a node once.
         """
-        ray = _import_ray()
+        ray = import_ray()
         shared = tuple(
             ray.put(value) if getattr(value, "nbytes", 0) > _SHARED_BYTES else value for value in args
         )
@@ -112,7 +112,7 @@ class ResidentBlocks:
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
-        ray = _import_ray()
+        ray = import_ray()
         if ray.is_initialized():
             for actor in self._actors.values():
                 ray.kill(actor)
@@ -138,12 +138,12 @@ class ResidentBlocks:
         Ray does not restart actors here: calls to an actor that is restarting fail at once and burn their
         retries (ray-project/ray#44212), those to a new one wait until it runs.
         """
-        _import_ray().kill(self._actors.pop(slot))
+        import_ray().kill(self._actors.pop(slot))
         del self._ready[slot]
 
     def next_ready(self, references: list[Any]) -> Any:
         """Wait for one of some calls; says so when workers are what is missing, and gives up in the end."""
-        ray = _import_ray()
+        ray = import_ray()
         waited = 0.0
         while True:
             ready, _ = ray.wait(references, num_returns=1, timeout=_SAY_AFTER)
@@ -158,7 +158,7 @@ class ResidentBlocks:
 
     def _short_of(self) -> str:
         """What keeps workers from running, in words; empty if nothing does."""
-        ray = _import_ray()
+        ray = import_ray()
         probes = list(self._ready.values())
         waiting = len(ray.wait(probes, num_returns=len(probes), timeout=0)[1])
         cpus, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
@@ -261,7 +261,7 @@ def _settings(address: str, workers: int | None) -> dict[str, Any]:
 
 
 def _fetch(reference: Any) -> Any:
-    ray = _import_ray()
+    ray = import_ray()
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -6,6 +6,7 @@ nothing else.
 
 from rct_ray.results.errors import ResultsError
 from rct_ray.results.files import file_sha256
+from rct_ray.results.layout import is_run
 from rct_ray.results.read import Run, open_run
 from rct_ray.results.schema import DECODERS, LEVELS, SHARDS, TABLES, TENSORS
 from rct_ray.results.units import UnitStore, unfinished
@@ -22,6 +23,7 @@ __all__ = [
     "RunWriter",
     "UnitStore",
     "file_sha256",
+    "is_run",
     "open_run",
     "unfinished",
 ]

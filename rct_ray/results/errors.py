@@ -11,5 +11,6 @@ class ResultsError(ValueError):
 
 def system_failed(error: BaseException) -> bool:
     """Whether the system is behind an error (a full disk, a failing one), and not the input."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(cause, OSError) and cause.errno in _SYSTEM
+    # An error of reading says so itself, since its cause would not survive the way from a worker.
+    said = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+    return said in _SYSTEM

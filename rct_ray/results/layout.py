@@ -25,6 +25,11 @@ _TABLE_FILE = re.compile(rf"({'|'.join(SUFFIXES)})\.(parquet|arrow)(\.tmp)?|mani
 _PART_FILE = re.compile(r".+\.(parquet|arrow)(\.tmp)?")
 
 
+def is_run(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds a finished run: its manifest is written last."""
+    return (Path(directory) / MANIFEST).exists()
+
+
 def part_name(label: str) -> str:
     """Return a file name for a checkpoint's label: itself if that is plain, else a plain one with a digest.
 

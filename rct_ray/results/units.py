@@ -11,7 +11,7 @@ from typing import Any
 
 from rct_ray.results.errors import ResultsError
 from rct_ray.results.files import replacing
-from rct_ray.results.layout import IDENTITY, UNITS
+from rct_ray.results.layout import IDENTITY, UNITS, is_run
 
 _MAGIC = b"rct-ray unit 1\n"
 
@@ -145,4 +145,4 @@ def _short(value: Any) -> str:
 def unfinished(directory: str | os.PathLike[str]) -> int:
     """How many finished units an interrupted run left in a directory for `--resume`; 0 for anything else."""
     path = Path(directory)
-    return count_units(path) if (path / IDENTITY).exists() else 0
+    return count_units(path) if (path / IDENTITY).exists() and not is_run(path) else 0

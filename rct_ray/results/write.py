@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -139,13 +139,15 @@ class RunWriter:
         if relative in self._outputs:
             raise ResultsError(f"{relative} is written already")
         path = self.path / relative
-        with _named(path):
+        callers: list[BaseException] = []
+        with _named(path, but=callers):
             path.parent.mkdir(exist_ok=True)
             with replacing(path) as file:
                 table = TableWriter(name, schema, path, file)
                 try:
                     yield table
-                except BaseException:
+                except BaseException as error:
+                    callers.append(error)
                     # Its file goes away; a writer that was not closed would complain about that later.
                     with contextlib.suppress(Exception):
                         table.close()
@@ -224,10 +226,13 @@ def _may_go_on(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path, but: Sequence[BaseException] = ()) -> Iterator[None]:
+    """Say which file could not be written, unless the error is one of those that had nothing to do with it."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
+        if any(error is other for other in but):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise ResultsError(f"cannot write {path}: {reason}") from error
 
@@ -269,7 +274,8 @@ class TableWriter:
         """
         table = as_table(self._name, rows, self._schema)
         if table.num_rows:
-            self._writer.write_table(table)
+            with _named(self.path):
+                self._writer.write_table(table)
             self.rows += table.num_rows
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import rct_ray
 
-from .lab import assert_one_line, assert_whole
+from .lab import assert_one_line, assert_whole, units
 
 
 def _truncate(path):
@@ -94,3 +94,21 @@ def test_changed_after_a_resumed_part(lab, own_checkpoint):
     said = assert_one_line(error, extra=1)
     assert str(own_checkpoint) in said
     assert not (lab.out / "manifest.json").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("engine", ["inprocess", "ray"])
+def test_disk_fails(lab, cluster, own_checkpoint, own_undisturbed, engine):
+    """The system is to blame, not the user's input: exit 1, and what was done is kept."""
+    options = ["--engine", "inprocess"] if engine == "inprocess" else ["--address", cluster.address]
+    if engine == "ray":
+        cluster.add(1)
+    lab.faults(unreadable="layer5")
+    status, error = lab.cli(own_checkpoint, *options, "--workers", "1").finish()
+    assert status == 1, error
+    said = assert_one_line(error)
+    assert said.endswith(f"{own_checkpoint}: input/output error; check its disk or mount"), said
+    assert len(units(lab.out)) >= 4
+    status, error = lab.resume(own_checkpoint, "--engine", "inprocess")
+    assert status == 0, error
+    assert_whole(lab.out, own_undisturbed)

@@ -49,18 +49,18 @@ def test_before_the_first_unit(lab, checkpoint, number):
 
 @pytest.mark.ray
 @both
-def test_on_ray_of_its_own(lab, checkpoint, undisturbed, number):
-    lab.faults(sleep=0.1)
-    run = lab.cli(checkpoint, "--engine", "ray", "--workers", "2")
-    run.wait_for(lambda: len(units(lab.out)) >= 4, what="four units")
+def test_on_ray_of_its_own(lab, own_checkpoint, own_undisturbed, number):
+    lab.faults(hold="layer[4-7]")
+    run = lab.cli(own_checkpoint, "--engine", "ray", "--workers", "2")
+    run.wait_for(lambda: len(lab.held()) == 2 and len(units(lab.out)) >= 3, what="both workers to hold")
     family = run.family()
     assert named(family, "ray::EncodeWorker")
     # Ctrl-C in a terminal reaches everything that runs there.
     run.send(number, group=number == signal.SIGINT)
-    assert assert_interrupted(lab, run, family) >= 4
-    status, error = lab.resume(checkpoint, "--engine", "inprocess")
+    assert assert_interrupted(lab, run, family) >= 3
+    status, error = lab.resume(own_checkpoint, "--engine", "inprocess")
     assert status == 0, error
-    assert_whole(lab.out, undisturbed)
+    assert_whole(lab.out, own_undisturbed)
 
 
 @pytest.mark.ray

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from rct_ray.results import DECODERS, LEVELS, TABLES, TENSORS, ResultsError, RunWriter, file_sha256, open_run
+from rct_ray.results import (
+    DECODERS,
+    LEVELS,
+    TABLES,
+    TENSORS,
+    ResultsError,
+    RunWriter,
+    file_sha256,
+    open_run,
+    unfinished,
+)
 from rct_ray.results.layout import MARKER
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +103,43 @@ def test_a_file_is_written_once(tmp_path, make):
             run.write_table("levels", [make["levels"]()], LEVELS)
         with pytest.raises(ResultsError, match="no table is called 'level'"):
             run.write_table("level", [make["levels"]()], LEVELS)
+
+
+def test_only_what_cannot_be_written_is_the_tables_fault(tmp_path, make):
+    mine = OSError(errno.EIO, "of what the caller reads")
+
+    def fail(run, error, **broken):
+        with run.open_table("levels", LEVELS) as table:
+            for name, method in broken.items():
+                setattr(table._writer, name, method)
+            table.append([make["levels"]()])
+            raise error
+
+    with RunWriter(tmp_path / "run") as run:
+        with pytest.raises(OSError, match="of what the caller reads") as caught:
+            fail(run, mine)
+        assert caught.value is mine
+        full = raising(OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(ResultsError, match=r"cannot write .*levels\.parquet: No space"):
+            fail(run, mine, write_table=full)
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_a_finished_run_is_not_unfinished(tmp_path, write):
+    """A kill right behind the manifest leaves the records beside a whole run."""
+    directory = write(tmp_path / "run")
+    (directory / "units" / "00000").mkdir(parents=True)
+    (directory / "units" / "00000" / "00000000.unit").touch()
+    (directory / "unfinished.json").write_text("{}")
+    assert unfinished(directory) == 0
+    (directory / "manifest.json").unlink()
+    assert unfinished(directory) == 1
 
 
 def test_closed_writers_write_nothing(tmp_path, make, write):

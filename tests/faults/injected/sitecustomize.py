@@ -7,6 +7,7 @@ goes on. The fault strikes in mid-shard: behind the first block that is read. Ru
 - `sleep`: seconds for each shard of a tensor called layer*; `jitter`: the most of a random time for each,
 - `hold`: glob of tensors whose shards say so in a file `held.*` beside the JSON, and wait for a file `go`,
 - `exit`: glob of tensors whose shards end their process; `times`: how often that befalls, always by default,
+- `unreadable`: glob of tensors whose disk fails: the rest of a shard is read with EIO,
 - `start`: `exit` ends Ray's workers as they import the engine; with `raise` that fails.
 """
 
@@ -84,6 +85,10 @@ def _patch(module):
             if not self.struck:
                 self.struck = True
                 strike(self.tensor, start)
+                if fnmatch.fnmatchcase(self.tensor, rules_of_the_moment().get("unreadable", "")):
+                    # Where nothing is mapped the kernel itself answers EIO.
+                    with Path("/proc/self/mem").open("rb", buffering=0) as nothing:
+                        os.dup2(nothing.fileno(), self._fd)
             return block
 
     module.RowReader = StruckReader

@@ -10,7 +10,8 @@ import psutil
 
 from rct_ray.api import plan_checkpoint
 from rct_ray.config import RunConfig
-from rct_ray.engine.ray_engine import RayEngine, _import_ray
+from rct_ray.engine.ray_engine import RayEngine
+from rct_ray.engine.ray_session import import_ray
 from rct_ray.engine.shard import ShardTask
 from rct_ray.engine.units import make_units
 
@@ -21,7 +22,7 @@ def main():
     config = RunConfig()
     units = make_units(plan_checkpoint(checkpoint, config).shards)
     task = ShardTask(config.stages[0], config.block_bytes)
-    ray = _import_ray()
+    ray = import_ray()
     seen = {"put": 0, "most_in_flight": 0, "largest_call": 0, "largest_result": 0}
 
     def put(*_, **__):

@@ -7,9 +7,9 @@ import rct_ray
 
 checkpoint, folder, address, *numbers = sys.argv[1:]
 if address:
-    from rct_ray.engine.ray_engine import _import_ray
+    from rct_ray.engine.ray_session import import_ray
 
-    _import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
+    import_ray().init(address=address, log_to_driver=False, logging_level="ERROR")
 Path(folder).mkdir()
 for number in numbers:
     options = {"engine": "ray" if address else "inprocess", "workers": int(number)}

@@ -1,0 +1,62 @@
+"""Joining Ray, or starting one of this process's own, so that nobody notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+from rct_ray.engine.errors import AddressError
+
+_CONNECT_S = 5.0
+
+
+def check_reachable(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes, and print what it tries.
+
+    Raises
+    ------
+    AddressError
+        If nobody does, or it is no address.
+    """
+    if address in ("local", "auto"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise AddressError(
+            f"{address!r} is no address of a Ray cluster; write HOST:PORT, such as 10.0.0.1:6379"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise AddressError(
+            f"no Ray cluster answers at {address}: {error}; start one with 'ray start --head', or leave "
+            "--address and RAY_ADDRESS away"
+        ) from None
+
+
+def import_ray() -> Any:
+    """Ray, imported with the settings that a command on a laptop needs."""
+    # All are read when Ray is imported. None may surprise a user who runs one command on a laptop.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    return ray
+
+
+class own_sigterm:  # noqa: N801  (reads as a statement)
+    """Keep this process's SIGTERM handler: Ray puts its own in place, which skips our cleaning up."""
+
+    def __enter__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handler)
+        if kind is SystemExit and callable(self._handler):
+            # A SIGTERM came while Ray's own handler was in place, which exits; ours has to hear of it.
+            self._handler(signal.SIGTERM, None)
