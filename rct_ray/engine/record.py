@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rct_ray.transform.moments import Coordinates
 
 _FLOAT = np.dtype("<f8")
+_WEIGHT_FIELDS = tuple(field.name for field in fields(WeightMoments))
 
 
 def pack(results: Sequence[ShardResult]) -> bytes:
@@ -46,7 +47,7 @@ def unpack(record: bytes) -> list[ShardResult]:
         raise ValueError("not a record of a unit")
     values = np.frombuffer(body, _FLOAT)
     cursor = _Cursor(values)
-    results = [_restored(fields, cursor) for fields in json.loads(header)]
+    results = [_restored(known, cursor) for known in json.loads(header)]
     if cursor.place != len(values):
         raise ValueError("a record of a unit with values to spare")
     return results
@@ -69,7 +70,7 @@ class _Cursor:
 def _described(result: ShardResult, arrays: list[Array]) -> dict[str, Any]:
     return {
         "index": result.index,
-        "weights": asdict(result.moments.weights),
+        "weights": {name: getattr(result.moments.weights, name) for name in _WEIGHT_FIELDS},
         "projected": _sizes(result.moments.projected, arrays),
         "columns": _sizes(result.moments.columns, arrays),
         "nbytes": result.nbytes,
@@ -100,13 +101,13 @@ def _sizes(coordinates: Coordinates | None, arrays: list[Array]) -> list[Any] | 
             return ["rows", *stacked.shape]
 
 
-def _restored(fields: dict[str, Any], cursor: _Cursor) -> ShardResult:
+def _restored(known: dict[str, Any], cursor: _Cursor) -> ShardResult:
     moments = RowMoments(
-        WeightMoments(**fields.pop("weights")),
-        _coordinates(fields.pop("projected"), cursor),
-        _coordinates(fields.pop("columns"), cursor),
+        WeightMoments(**known.pop("weights")),
+        _coordinates(known.pop("projected"), cursor),
+        _coordinates(known.pop("columns"), cursor),
     )
-    return ShardResult(moments=moments, **fields)
+    return ShardResult(moments=moments, **known)
 
 
 def _coordinates(sizes: list[Any] | None, cursor: _Cursor) -> Coordinates | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rct_ray.engine.plan import Shard
 from rct_ray.engine.shard import ShardResult
 
-# A call to a worker and a record cost a millisecond or two, so small shards travel together. A large plan has
-# about a thousand units: enough for any number of workers, and no more files than a directory likes.
-_UNITS = 1024
+# A call to a worker and a record cost the driver one or two milliseconds, so small shards travel together. A
+# large plan has 64 units or, since a unit lost is to cost no more than a blink, units of 256 MiB.
+_UNITS = 64
 _SMALLEST, _LARGEST = 8 << 20, 256 << 20
 _UNIT_SHARDS = 64
 
