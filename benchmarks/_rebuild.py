@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.transform.basis import gaussian_functions
-from rct_ray.transform.stages import DCTStage, GaussianStage, HaarStage, PCAStage, Stage, SVDStage
+from rct_ray.transform.stages import (
+    DCTStage,
+    GaussianStage,
+    HaarStage,
+    PCAStage,
+    RandomStage,
+    Stage,
+    SVDStage,
+)
 
 Array: TypeAlias = NDArray[np.float64]
 # Numbers for each row, and the way back.
@@ -65,7 +73,7 @@ def _functions(stage: Stage, width: int, count: int) -> Array:
         places, frequencies = np.arange(width) + 0.5, np.arange(count)[:, None]
         waves = np.cos(np.pi / width * frequencies * places)
         return np.asarray(waves / np.linalg.norm(waves, axis=1, keepdims=True))
-    assert isinstance(stage, HaarStage)
+    assert isinstance(stage, HaarStage | RandomStage)
     return stage.make(width, count).functions
 
 

@@ -15,7 +15,7 @@ from benchmarks._rebuild import Array, Loss, rebuilt_losses
 from benchmarks._table import Report, at_most
 from rct_ray.config import RunConfig
 from rct_ray.engine import plan
-from rct_ray.transform.climb import Metric
+from rct_ray.transform.affine_code import Metric
 from rct_ray.transform.stages import FixedStage
 
 ALLOWED = 1e-9
@@ -24,6 +24,7 @@ TOWERS = (
     "gaussian > pca(0.95) > pca(0.95) > pca(0.95)",
     "dct > pca(0.95) > pca(0.9)",
     "haar > pca(0.95) > pca(0.9)",
+    "random > pca(0.95) > pca(0.9)",
     "svd > pca(0.95) > pca(0.9)",
     "pca(0.95) > pca(0.9) > pca(0.8)",
     "gaussian(K=12, width=0.6) > dct(9) > haar(6) > svd(3)",

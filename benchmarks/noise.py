@@ -9,8 +9,9 @@ from benchmarks._table import Report, at_most
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.level import Level
 from rct_ray.transform.moments import merge_all
-from rct_ray.transform.stages import FixedStage, parse_tower
+from rct_ray.transform.stages import FixedStage
 from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import parse_tower
 
 ROWS, WIDTH, K = 4096, 256, 8
 SEEDS = range(10)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rct_ray.transform.basis import BasisError
     from rct_ray.transform.estimators import DCTBasis, GaussianBasis, HaarBasis
     from rct_ray.transform.learned_estimators import PCA, SVDBasis
-    from rct_ray.transform.stages import TowerSyntaxError
     from rct_ray.transform.tower_estimator import Tower
+    from rct_ray.transform.tower_language import TowerSyntaxError
 
 _HOMES = {
     "run": "api",

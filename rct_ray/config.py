@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from rct_ray.transform.climb import Metric
-from rct_ray.transform.stages import DEFAULT_TOWER, Stage, parse_tower
+from rct_ray.transform.affine_code import Metric
+from rct_ray.transform.stages import Stage
+from rct_ray.transform.tower_language import DEFAULT_TOWER, parse_tower
 
 EngineName = Literal["auto", "inprocess", "ray"]
 SvdBound = Literal["auto", "always", "never"]

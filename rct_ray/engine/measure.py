@@ -12,13 +12,14 @@ from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import NonFiniteError
 from rct_ray.engine.plan import Plan, Shard
 from rct_ray.engine.shard import ShardResult
+from rct_ray.transform.affine_code import Metric
 from rct_ray.transform.basis import Basis
-from rct_ray.transform.climb import Metric
 from rct_ray.transform.leading import LeadingMoments, decomposed_stage
+from rct_ray.transform.learned import SharedBasis, share_basis
 from rct_ray.transform.level import Level, add_up
 from rct_ray.transform.moments import RowMoments, WeightMoments, merge_all
-from rct_ray.transform.stages import FixedStage, Stage
-from rct_ray.transform.tower import Ascent, noise_seed, tower, wide_tower
+from rct_ray.transform.stages import FixedStage, Stage, SVDStage, shared_over_width
+from rct_ray.transform.tower import Ascent, noise_seed, summed, tower, wide_tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,21 @@ class Climber:
         """Whether a width's towers need passes of their own, once all workers are free."""
         return self.plan.pca_methods[width] == "randomized"
 
+    def share(self, width: RowMoments) -> SharedBasis | None:
+        """The basis that all matrices of a width have in common, if the tower starts with one."""
+        first, columns = self.stages[0], width.columns
+        if not (isinstance(first, SVDStage) and first.share == "width") or columns is None:
+            return None
+        return share_basis(first, width.weights, summed(columns))
+
     def climb(
-        self, scope: str, name: str, width: int, moments: RowMoments, shards: Sequence[Shard]
+        self,
+        scope: str,
+        name: str,
+        width: int,
+        moments: RowMoments,
+        shards: Sequence[Shard] = (),
+        shared: SharedBasis | None = None,
     ) -> ScopeTower:
         """Climb one tower, from its moments or, where these were not kept, from its shards."""
         noise = noise_seed(self.seed, "" if scope == "width" else name, str(width))
@@ -90,7 +104,7 @@ class Climber:
             ascent = wide_tower(moments.weights, base, width, self.stages)
         else:
             basis, method = _basis(self.stages[0], width), self.plan.pca_methods[width]
-            ascent = tower(moments, width, self.stages, self.metric, noise, basis, method)
+            ascent = tower(moments, width, self.stages, self.metric, noise, basis, method, shared)
         return ScopeTower(scope, name, width, ascent.levels, ascent)
 
 
@@ -116,30 +130,56 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
     widths: dict[int, RowMoments] = {}
     shards: dict[int, list[Shard]] = {}
     faults: list[str] = []
-    later: list[tuple[TensorEntry, RowMoments, list[Shard]]] = []
+    later: list[_Waiting] = []
+    sharing = shared_over_width(climber.stages[0])
     for entry, moments, timings in _by_tensor(climber.plan, results):
         fault = _fault(moments.weights)
         if fault and strict:
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
-        towers = []
+        seen = Measured((), TensorFigures(entry, moments.weights, fault, None), timings)
         if fault:
             faults.append(f"{entry.name} {fault}")
+            yield seen
+            continue
+        known = widths.get(entry.width)
+        widths[entry.width] = moments if known is None else known.merge(moments)
+        if sharing:
+            later.append(_Waiting(entry, moments, (), seen))
+        elif climber.deferred(entry.width):
+            own = [climber.plan.shards[timing.index] for timing in timings]
+            shards.setdefault(entry.width, []).extend(own)
+            later.append(_Waiting(entry, moments, own, _NOTHING))
+            yield seen
         else:
-            known = widths.get(entry.width)
-            widths[entry.width] = moments if known is None else known.merge(moments)
-            if climber.deferred(entry.width):
-                own = [climber.plan.shards[timing.index] for timing in timings]
-                later.append((entry, moments, own))
-                shards.setdefault(entry.width, []).extend(own)
-            else:
-                towers.append(climber.climb("tensor", entry.name, entry.width, moments, ()))
-        rank = _stable_rank(towers[0].ascent) if towers else None
-        yield Measured(towers, TensorFigures(entry, moments.weights, fault, rank), timings)
+            yield _with_tower(seen, climber.climb("tensor", entry.name, entry.width, moments))
     if not widths:
         raise NonFiniteError(_nothing_finite(climber.plan, faults))
-    for entry, moments, own in later:
-        yield Measured([climber.climb("tensor", entry.name, entry.width, moments, own)], None, ())
-    yield Measured(list(_pooled(climber, widths, shards)), None, ())
+    shared = {width: climber.share(moments) for width, moments in widths.items()}
+    for one in later:
+        width = one.entry.width
+        climbed = climber.climb("tensor", one.entry.name, width, one.moments, one.shards, shared[width])
+        yield _with_tower(one.seen, climbed)
+    yield Measured(list(_pooled(climber, widths, shards, shared)), None, ())
+
+
+_NOTHING = Measured((), None, ())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A tensor whose tower needs what only the whole checkpoint gives; `seen` has yet to be said of it."""
+
+    entry: TensorEntry
+    moments: RowMoments
+    shards: Sequence[Shard]
+    seen: Measured
+
+
+def _with_tower(seen: Measured, tower: ScopeTower) -> Measured:
+    figures = seen.figures
+    if figures is not None:
+        figures = replace(figures, stable_rank=_stable_rank(tower.ascent))
+    return Measured((tower,), figures, seen.results)
 
 
 def _nothing_finite(plan: Plan, faults: Sequence[str]) -> str:
@@ -195,10 +235,13 @@ def _stable_rank(ascent: Ascent | None) -> float | None:
 
 
 def _pooled(
-    climber: Climber, widths: Mapping[int, RowMoments], shards: Mapping[int, Sequence[Shard]]
+    climber: Climber,
+    widths: Mapping[int, RowMoments],
+    shards: Mapping[int, Sequence[Shard]],
+    shared: Mapping[int, SharedBasis | None],
 ) -> Iterator[ScopeTower]:
     pooled = [
-        climber.climb("width", str(width), width, moments, shards.get(width, ()))
+        climber.climb("width", str(width), width, moments, shards.get(width, ()), shared[width])
         for width, moments in sorted(widths.items())
     ]
     yield from pooled

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.transform.encode import Summary
 from rct_ray.transform.leading import decomposed_stage
-from rct_ray.transform.stages import PCAStage, Stage, SVDStage
+from rct_ray.transform.stages import LearnedStage, PCAStage, Stage, shared_over_width
 
 # Copies of a K x K matrix that a driver holds while it merges and decomposes.
 _COPIES = 4
@@ -52,17 +52,31 @@ def pca_methods(
     """
     rows: defaultdict[int, int] = defaultdict(int)
     double: defaultdict[int, bool] = defaultdict(bool)
+    tensors = Counter(entry.width for entry in entries)
     for entry in entries:
         rows[entry.width] += entry.rows
         double[entry.width] |= entry.value_dtype.itemsize > 4
     methods: dict[int, Summary] = {}
+    first = stages[0]
     for width, count in rows.items():
-        first = stages[0]
-        size = width if isinstance(first, PCAStage | SVDStage) else first.components_for(width)
+        size = width if isinstance(first, PCAStage | LearnedStage) else first.components_for(width)
         drawn = min(count, sample_rows or count)
         methods[width] = _method(wanted, double[width], size, stages, metric, driver_memory)
         _check_memory(width, size, drawn, methods[width], driver_memory)
+        if shared_over_width(first) and methods[width] != "gather":
+            _check_waiting(width, tensors[width], driver_memory)
     return methods
+
+
+def _check_waiting(width: int, tensors: int, driver_memory: int) -> None:
+    """Each matrix's moments wait for the basis that the last one has a say in."""
+    needed = _FLOAT * tensors * width**2
+    if needed > driver_memory:
+        raise PlanError(
+            f"width {width}: the {width:,} x {width:,} moments of {tensors:,} tensors wait for their shared basis "
+            f"and take {needed / 2**30:.2f} GiB on the driver; --driver-memory is {driver_memory / 2**30:.2f} GiB: "
+            "raise it, or let each tensor have a basis of its own"
+        )
 
 
 def _method(

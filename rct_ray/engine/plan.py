@@ -14,7 +14,7 @@ from rct_ray.checkpoint import Checkpoint, TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.engine.pca_method import pca_methods
 from rct_ray.transform.encode import Summary
-from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
+from rct_ray.transform.stages import FixedStage, PCAStage, Stage
 
 # A width's d x d moments are kept on "auto" up to this many multiply-adds (about a second of one core).
 _CHEAP_SPECTRUM = 16e9
@@ -215,7 +215,7 @@ def _shard_bytes(width: int, first: Stage, columns: bool, method: Summary) -> in
 
 
 def _may_be_single(entry: TensorEntry, first: Stage) -> bool:
-    if not isinstance(first, (FixedStage, SVDStage)):
+    if not isinstance(first, FixedStage):
         return False
     slender = first.components_for(entry.width) * _SLENDER <= entry.width
     return slender and entry.rows * entry.width >= _MANY_WEIGHTS

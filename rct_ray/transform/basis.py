@@ -119,6 +119,12 @@ def haar_basis(width: int, n_components: int) -> Basis:
     return Basis(frame, np.eye(n_components))
 
 
+def random_basis(width: int, n_components: int) -> Basis:
+    """The first K of one random rotation of the columns, uniform over all rotations (Stewart 1980)."""
+    directions = np.random.default_rng(width).standard_normal((n_components, width))
+    return Basis(orthonormalise(directions).frame, np.eye(n_components))
+
+
 def _halvings(width: int, count: int) -> list[tuple[int, int, int]]:
     intervals = [(0, width)]
     halved: list[tuple[int, int, int]] = []

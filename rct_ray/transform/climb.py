@@ -4,106 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from rct_ray.transform.basis import Array, Basis
-from rct_ray.transform.factors import CoordinateFactors
-from rct_ray.transform.moments import CoordinateMoments, ScoreMoments
+from rct_ray.transform.affine_code import AffineCode, Metric, Step, Summed
+from rct_ray.transform.basis import Basis
+from rct_ray.transform.learned import SharedBasis, learned_step, shared_step
+from rct_ray.transform.moments import ScoreMoments
 from rct_ray.transform.spectrum import Spectrum, components_needed, participation_ratio
-from rct_ray.transform.stages import FixedStage, PCAStage, Stage, SVDStage
-
-Metric: TypeAlias = Literal["isometric", "amplitude"]
-# Moments of rows, squared or not: they answer the same questions.
-Summed: TypeAlias = CoordinateMoments | CoordinateFactors
+from rct_ray.transform.stages import FixedStage, LearnedStage, PCAStage, Stage
 
 # A scatter below this share of the energy is rounding: float64 squares of what should have been zero.
 _ROUNDING = 1e-26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One stage as an affine code: x -> (x - mean) E and back, code -> code D + mean.
-
-    Attributes
-    ----------
-    encoder, decoder : ndarray of shape (m, n) and (n, m), float64
-    mean : ndarray of shape (m,), float64
-    charge : int
-        Parameters of the decoder; a fixed basis is free.
-    code : CoordinateMoments or CoordinateFactors
-        Moments of the code.
-    participation_ratio : float or None
-        Of the stage's input, for a PCA.
-    """
-
-    encoder: Array
-    decoder: Array
-    mean: Array
-    charge: int
-    code: Summed
-    participation_ratio: float | None = None
-
-    @property
-    def n_components(self) -> int:
-        """Numbers a row of the code has."""
-        return int(self.encoder.shape[1])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AffineCode:
-    """Some steps in a row as one code: x E - origin, decoded as code D + offset."""
-
-    encoder: Array
-    decoder: Array
-    origin: Array
-    offset: Array
-
-    @classmethod
-    def of_frame(cls, frame: Array) -> AffineCode:
-        """Coordinates in an orthonormal frame, shape (d, K)."""
-        width, size = frame.shape
-        return cls(frame, frame.T, np.zeros(size), np.zeros(width))
-
-    def then(self, step: Step) -> AffineCode:
-        """Take one more step."""
-        return AffineCode(
-            encoder=self.encoder @ step.encoder,
-            decoder=step.decoder @ self.decoder,
-            origin=(self.origin + step.mean) @ step.encoder,
-            offset=step.mean @ self.decoder + self.offset,
-        )
-
-    def encode(self, rows: Array) -> Array:
-        """Codes of rows, shape (n, d) -> (n, K)."""
-        return np.asarray(rows @ self.encoder - self.origin)
-
-    def decode(self, codes: Array) -> Array:
-        """Rows of codes, shape (n, K) -> (n, d)."""
-        return np.asarray(codes @ self.decoder + self.offset)
-
-    def lost(self, moments: Summed) -> float:
-        """Sum of squares of x - decode(encode(x)) over the rows behind some moments of x.
-
-        tr(F^T S F) + n |bias|^2 with F = I - E D and S the scatter.
-        """
-        forgotten = np.eye(len(self.encoder)) - self.encoder @ self.decoder
-        bias = moments.mean @ forgotten + self.origin @ self.decoder - self.offset
-        return max(0.0, moments.squares_of(forgotten) + moments.rows * float(bias @ bias))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Rung:
     """A level above the weights.
 
-    `params` are all floats charged: the code, and every decoder from here down. `sse` is the sum of squares
+    `params` are all floats charged: the code, and every decoder from here down; `side_bits` are what these
+    decoders cost beside. `sse` is the sum of squares
     lost of the weights; `sse_prev` of `sst_prev` is lost of the level below, in its own coordinates.
     """
 
     stage: Stage
     step: Step
     params: int
+    side_bits: float
     sse: float
     sse_prev: float
     sst_prev: float
@@ -118,6 +45,7 @@ def climb(
     kept: Sequence[int] | None = None,
     *,
     ground: bool = True,
+    shared: SharedBasis | None = None,
 ) -> list[Rung]:
     """Climb a tower from the moments of its first orthonormal coordinates.
 
@@ -136,6 +64,8 @@ def climb(
         Components to keep at each level, instead of what the thresholds say (a null at equal charge).
     ground : bool
         Whether the level below the first stage is the weights themselves, with what is outside.
+    shared : SharedBasis, optional
+        The first stage's, where it was learned from more rows than these.
 
     Returns
     -------
@@ -143,19 +73,21 @@ def climb(
         One a stage. SSE follows from moments alone: what is outside the base, plus what coding and decoding
         loses of the base (`AffineCode.lost`; in the isometric metric, the eigenvalues that were dropped).
     """
-    first = _first_step(base, stages[0], basis, metric, kept)
+    first = _first_step(base, stages[0], basis, metric, kept, shared)
     steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
     losses = _losses_that_add(base, steps) if metric == "isometric" else _losses(base, steps)
     rungs: list[Rung] = []
-    below, charged = base, 0
+    below, charged, side_bits = base, 0, 0.0
     for level, (stage, step, (lost, lost_of_below)) in enumerate(zip(stages, steps, losses, strict=True)):
         charged += step.charge
+        side_bits += step.side_bits
         sse = outside + lost
         if level == 0 and ground:
             sse_prev, sst_prev = sse, outside + base.energy
         else:
             sse_prev, sst_prev = lost_of_below, below.energy
-        rungs.append(Rung(stage, step, base.rows * step.n_components + charged, sse, sse_prev, sst_prev))
+        params = base.rows * step.n_components + charged
+        rungs.append(Rung(stage, step, params, side_bits, sse, sse_prev, sst_prev))
         below = step.code
     return rungs
 
@@ -189,8 +121,15 @@ def _losses(base: Summed, steps: Sequence[Step]) -> Iterator[tuple[float, float]
 
 
 def _first_step(
-    base: Summed, stage: Stage, basis: Basis | None, metric: Metric, kept: Sequence[int] | None
+    base: Summed,
+    stage: Stage,
+    basis: Basis | None,
+    metric: Metric,
+    kept: Sequence[int] | None,
+    shared: SharedBasis | None,
 ) -> Step:
+    if shared is not None:
+        return shared_step(base, shared)
     if not isinstance(stage, FixedStage):
         return _step(base, stage, metric, kept[0] if kept else None)
     if basis is None:
@@ -214,8 +153,8 @@ def _later_steps(
 def _step(below: Summed, stage: Stage, metric: Metric, kept: int | None) -> Step:
     if isinstance(stage, PCAStage):
         return _pca_step(below, stage.threshold, kept)
-    if isinstance(stage, SVDStage):
-        return _svd_step(below, min(stage.components_for(len(below.mean)), len(below.mean)))
+    if isinstance(stage, LearnedStage):
+        return learned_step(below, stage, metric)
     # How many components arrive here is only known now, so a later stage takes as many as there are.
     count = min(stage.components_for(len(below.mean)), len(below.mean))
     basis = replace(stage, n_components=count).basis(len(below.mean))
@@ -237,8 +176,3 @@ def _pca_step(below: Summed, threshold: float, kept: int | None) -> Step:
     charge = decoder.size + len(below.mean)
     ratio = participation_ratio(np.diag(spectrum.eigenvalues))
     return Step(decoder.T, decoder, below.mean, charge, code, ratio)
-
-
-def _svd_step(below: Summed, count: int) -> Step:
-    decoder = below.spectrum_about_zero().components[:count]
-    return Step(decoder.T, decoder, np.zeros(len(below.mean)), decoder.size, below.mapped(decoder.T))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rct_ray.transform.affine_code import Step
 from rct_ray.transform.basis import Array
-from rct_ray.transform.climb import Rung, Step, climb
+from rct_ray.transform.climb import Rung, climb
 from rct_ray.transform.moments import CoordinateMoments
 from rct_ray.transform.spectrum import Spectrum
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage
@@ -77,7 +78,7 @@ def climb_leading(base: LeadingMoments, outside: float, stages: Sequence[Stage])
     lost = max(0.0, base.total - float(values.sum()))
     below = (lost, base.energy) if rungs else (outside + lost, outside + base.energy)
     step = Step(components.T, components, base.mean, charge, code)
-    rungs.append(Rung(stage, step, base.rows * len(values) + charge, outside + lost, *below))
+    rungs.append(Rung(stage, step, base.rows * len(values) + charge, 0.0, outside + lost, *below))
     if rest:
         above = climb(code, outside + lost, rest, None, ground=False)
         rungs += [replace(rung, params=rung.params + charge) for rung in above]
@@ -88,4 +89,4 @@ def _identity(base: LeadingMoments, outside: float, stage: Stage) -> Rung:
     size = len(base.mean)
     nothing = CoordinateMoments(base.rows, base.mean, np.zeros((0, 0)))
     step = Step(np.zeros((0, size)), np.zeros((size, 0)), np.zeros(0), 0, nothing)
-    return Rung(stage, step, base.rows * size, outside, outside, outside + base.energy)
+    return Rung(stage, step, base.rows * size, 0.0, outside, outside, outside + base.energy)

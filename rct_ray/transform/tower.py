@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rct_ray.transform.affine_code import Metric, Summed
 from rct_ray.transform.basis import Array, Basis
-from rct_ray.transform.climb import Metric, Rung, Summed, climb
+from rct_ray.transform.climb import Rung, climb
 from rct_ray.transform.code_length import svd_bound
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.leading import LeadingMoments, climb_leading
+from rct_ray.transform.learned import SharedBasis
 from rct_ray.transform.level import Level, mark_fixed_point
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
 from rct_ray.transform.noise import noise_coordinates
@@ -51,6 +53,7 @@ def tower(
     seed: Sequence[int] = (0,),
     basis: Basis | None = None,
     pca_method: str = "moments",
+    shared: SharedBasis | None = None,
 ) -> Ascent:
     """Every level of the tower over some rows, from their moments.
 
@@ -69,24 +72,25 @@ def tower(
         The first stage's basis, if the caller has it already.
     pca_method : str
         How the moments came about, for the table.
+    shared : SharedBasis, optional
+        Of the first stage, where it was learned from more rows than these.
 
     Returns
     -------
     Ascent
     """
     if isinstance(stages[0], FixedStage):
-        basis = basis or stages[0].basis(width)
-        base = _summed(moments.projected)
+        basis, first = basis or stages[0].basis(width), moments.projected
     else:
-        basis, base = None, _summed(moments.columns)
-    if base is None:
+        basis, first = None, moments.columns
+    if first is None:
         raise ValueError("the moments that the first stage needs were not kept")
+    base = summed(first)
     sst = moments.weights.energy
     outside = max(0.0, sst - base.energy) if basis else 0.0
-    rungs = climb(base, outside, stages, basis, metric)
-    null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed)
-    columns = _summed(moments.columns)
-    eigenvalues = None if columns is None else _descending_eigenvalues(columns)
+    rungs = climb(base, outside, stages, basis, metric, shared=shared)
+    null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed, shared)
+    eigenvalues = None if moments.columns is None else _descending_eigenvalues(summed(moments.columns))
     levels = [_ground(moments.weights, base.rows, width, eigenvalues)]
     for rung, null in zip(rungs, null_rungs, strict=True):
         levels.append(_level(levels[-1], levels[0], rung, null, eigenvalues, pca_method))
@@ -130,16 +134,20 @@ def _null(
     basis: Basis | None,
     rungs: Sequence[Rung],
     seed: Sequence[int],
+    shared: SharedBasis | None,
 ) -> list[Rung]:
     """The same tower over noise, keeping as many components as the weights did: a null at equal charge."""
     generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
     frame = basis.frame if basis else None
     noise = noise_coordinates(moments.weights, base.rows, frame, width, generator)
     outside = max(0.0, moments.weights.energy - noise.energy) if basis else 0.0
-    return climb(noise, outside, stages, basis, metric, kept=[rung.step.n_components for rung in rungs])
+    kept = [rung.step.n_components for rung in rungs]
+    alike = None if shared is None else shared.on_noise(noise, generator)
+    return climb(noise, outside, stages, basis, metric, kept, shared=alike)
 
 
-def _summed(coordinates: Coordinates | None) -> Summed | None:
+def summed(coordinates: Coordinates) -> Summed:
+    """Moments that can be decomposed, of coordinates that were kept in whatever way."""
     if isinstance(coordinates, ColumnMoments):
         raise TypeError("columns were summed one by one: see wide_tower")
     return coordinates.factors() if isinstance(coordinates, GatheredRows) else coordinates
@@ -190,6 +198,7 @@ def _level(
         stage=rung.stage.spec,
         n_components=step.n_components,
         params=rung.params,
+        side_bits=rung.side_bits,
         level_ratio=below.params / rung.params,
         participation_ratio=step.participation_ratio,
         n_keep=step.n_components if is_pca else None,

@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from rct_ray.transform.affine_code import AffineCode, Metric
 from rct_ray.transform.basis import Array
-from rct_ray.transform.climb import AffineCode, Metric
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.level import honest_level
 from rct_ray.transform.moments import RowMoments
-from rct_ray.transform.stages import DEFAULT_TOWER, FixedStage, SVDStage, parse_tower
+from rct_ray.transform.stages import FixedStage, SVDStage
 from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import DEFAULT_TOWER, parse_tower
 
 
 class Tower(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]

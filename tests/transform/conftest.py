@@ -14,10 +14,12 @@ import pytest
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
+from rct_ray.transform.basis import random_basis
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.moments import merge_all
-from rct_ray.transform.stages import FixedStage, parse_tower
+from rct_ray.transform.stages import FixedStage
 from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import parse_tower
 
 
 @dataclass
@@ -87,7 +89,12 @@ def upright(components):
     return np.array([row if row[np.argmax(np.abs(row))] >= 0 else -row for row in components])
 
 
-FUNCTIONS = {"gaussian": gaussian_rows, "dct": dct_rows, "haar": haar_rows}
+def random_rows(width, count):
+    """Which directions is the product's choice; that they are orthonormal and unmoved is tested."""
+    return random_basis(width, count).frame.T
+
+
+FUNCTIONS = {"gaussian": gaussian_rows, "dct": dct_rows, "haar": haar_rows, "random": random_rows}
 
 
 def read_tower(text):

@@ -13,9 +13,10 @@ from rct_ray.transform.basis import (
     gaussian_functions,
     haar_basis,
     orthonormalise,
+    random_basis,
 )
 
-MAKERS = {"gaussian": gaussian_basis, "dct": dct_basis, "haar": haar_basis}
+MAKERS = {"gaussian": gaussian_basis, "dct": dct_basis, "haar": haar_basis, "random": random_basis}
 SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (7, 7), (16, 5), (63, 63), (64, 64), (100, 1), (256, 8), (257, 9)]
 
 # Any K of any d up to 80 columns.
@@ -137,3 +138,17 @@ def test_orthonormalise_turns_negative_diagonals():
 @pytest.mark.parametrize(("width", "count"), [(1, 1), (15, 1), (64, 2), (256, 8), (260, 8), (1024, 32)])
 def test_default_components(width, count):
     assert default_components(width) == count
+
+
+def test_random_directions_are_the_same_at_every_call_and_others_at_every_width():
+    frame = random_basis(64, 8).frame
+    np.testing.assert_array_equal(random_basis(64, 8).frame, frame)
+    np.testing.assert_allclose(random_basis(64, 5).frame, frame[:, :5], atol=1e-14)
+    assert np.abs(random_basis(65, 8).frame[:64] - frame).max() > 0.1
+
+
+def test_random_directions_favour_no_column():
+    energy = np.sum(random_basis(512, 256).frame ** 2, axis=1)
+    assert energy.mean() == pytest.approx(0.5)
+    # Of one column: the mean of 256 of 512 shares that sum to 1, whose deviation is about sqrt(2 / 512) / 2.
+    assert np.abs(energy - 0.5).max() < 5 * 0.5 * np.sqrt(2 / 512)

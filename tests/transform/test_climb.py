@@ -7,15 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rct_ray.transform.affine_code import AffineCode
 from rct_ray.transform.basis import gaussian_basis
-from rct_ray.transform.climb import AffineCode, climb
+from rct_ray.transform.climb import climb
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.moments import coordinate_moments
-from rct_ray.transform.stages import parse_tower
 from rct_ray.transform.tower import tower
 from rct_ray.transform.tower_estimator import Tower
+from rct_ray.transform.tower_language import parse_tower
 
-FIRST = ["gaussian(8)", "dct(8)", "haar(8)", "svd(8)", "pca(0.9)"]
+FIRST = ["gaussian(8)", "dct(8)", "haar(8)", "random(8)", "svd(8)", "pca(0.9)"]
 THEN = [
     "",
     " > pca(0.95) > pca(0.95) > pca(0.95)",

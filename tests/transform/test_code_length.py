@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from rct_ray.transform.code_length import bits_per_weight, svd_bound
 from rct_ray.transform.encode import Encoder
-from rct_ray.transform.stages import parse_tower
 from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import parse_tower
 
 
 @given(

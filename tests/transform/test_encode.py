@@ -6,8 +6,8 @@ import pytest
 from rct_ray.transform.basis import dct_basis, gaussian_basis, haar_basis
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.moments import merge_all
-from rct_ray.transform.stages import parse_tower
 from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import parse_tower
 
 
 def moments_of(rows, frame, single, block=256):

@@ -12,8 +12,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rct_ray import PCA, DCTBasis, GaussianBasis, HaarBasis, SVDBasis
 from rct_ray.transform.basis import gaussian_basis, gaussian_functions
-from rct_ray.transform.stages import TowerSyntaxError
 from rct_ray.transform.tower_estimator import Tower
+from rct_ray.transform.tower_language import TowerSyntaxError
 
 ESTIMATORS = [
     GaussianBasis(),

@@ -8,8 +8,8 @@ import pytest
 from rct_ray.transform.basis import dct_basis, gaussian_basis
 from rct_ray.transform.moments import WeightMoments
 from rct_ray.transform.noise import noise_coordinates, noise_weights, wishart
-from rct_ray.transform.stages import parse_tower
 from rct_ray.transform.tower import noise_seed
+from rct_ray.transform.tower_language import parse_tower
 
 
 def centred_rows(rows, width, seed=0):

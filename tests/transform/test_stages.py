@@ -4,17 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rct_ray.transform.stages import (
-    DEFAULT_TOWER,
-    DCTStage,
-    GaussianStage,
-    HaarStage,
-    PCAStage,
-    SVDStage,
-    TowerSyntaxError,
-    format_tower,
-    parse_tower,
-)
+from rct_ray.transform.stages import DCTStage, GaussianStage, HaarStage, PCAStage, RandomStage, SVDStage
+from rct_ray.transform.tower_language import DEFAULT_TOWER, TowerSyntaxError, format_tower, parse_tower
 
 counts = st.none() | st.integers(1, 999_999_999)
 widths = st.floats(0, 1000, exclude_min=True)
@@ -70,6 +61,9 @@ def test_the_default_tower():
         ("gaussian(width=0.5,16)", GaussianStage(16, 0.5)),
         ("dct(K=4)", DCTStage(4)),
         ("haar( 3 )", HaarStage(3)),
+        ("random(K=3)", RandomStage(3)),
+        ("svd(3, share=width)", SVDStage(3, "width")),
+        ("svd(share = tensor)", SVDStage()),
         ("svd(6)", SVDStage(6)),
         ("svd", SVDStage()),
         ("pca", PCAStage()),
@@ -91,7 +85,7 @@ def test_ways_to_write_a_stage(text, stage):
         ("pca > > pca", "expected a stage", "pca > "),
         ("8", "expected a stage", ""),
         ("gausian(8)", "did you mean gaussian?", ""),
-        ("pca > fourier", "unknown stage 'fourier' (known: gaussian, dct, haar, svd, pca)", "pca > "),
+        ("pca > fourier", "unknown stage 'fourier' (known: gaussian, dct, haar, random, svd, pca)", "pca > "),
         ("PCA", "unknown stage 'PCA'", ""),
         ("pca pca", "expected '>' between stages", "pca "),
         ("pca, pca", "expected '>' between stages", "pca"),
@@ -109,6 +103,8 @@ def test_ways_to_write_a_stage(text, stage):
         ("dct(width=2)", "dct has no option 'width' (it has K)", "dct("),
         ("pca(K=2)", "pca has no option 'K' (it has threshold)", "pca("),
         ("gaussian(k=2)", "gaussian has no option 'k' (it has K, width)", "gaussian("),
+        ("svd(3, share=all)", "share must be tensor or width, not 'all'", "svd(3, share="),
+        ("pca > svd(share=width)", "share=width is for the first stage", "pca > "),
         ("pca(0)", "threshold must be above 0 and at most 1, not 0", "pca("),
         ("pca(1.01)", "threshold must be above 0", "pca("),
         ("pca(nan)", "threshold must be above 0", "pca("),
