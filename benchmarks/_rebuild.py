@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rct_ray.transform.basis import gaussian_functions
+from rct_ray.transform.quantize import quantize
 from rct_ray.transform.stages import (
     DCTStage,
     GaussianStage,
     HaarStage,
     PCAStage,
+    QuantizeStage,
     RandomStage,
+    RowGaussianStage,
     Stage,
     SVDStage,
 )
@@ -55,6 +58,10 @@ def _take(stage: Stage, X: Array, metric: str, *, first: bool) -> Code:
         explained = np.cumsum(singular**2)
         count = int(np.searchsorted(explained, stage.threshold * explained[-1])) + 1
         return (X - mean) @ components[:count].T, lambda codes: codes @ components[:count] + mean
+    if isinstance(stage, RowGaussianStage):
+        return _along_rows(stage, X)
+    if isinstance(stage, QuantizeStage):
+        return _rounded(stage, X)
     count = stage.components_for(X.shape[1]) if first else min(stage.components_for(X.shape[1]), X.shape[1])
     if isinstance(stage, SVDStage):
         leading = _right_singular(X)[1][:count]
@@ -64,6 +71,28 @@ def _take(stage: Stage, X: Array, metric: str, *, first: bool) -> Code:
         frame, mixing = np.linalg.qr(functions.T)
         functions = (frame * np.sign(np.diag(mixing))).T
     return np.asarray(np.linalg.lstsq(functions.T, X.T, rcond=None)[0].T), lambda codes: codes @ functions
+
+
+def _along_rows(stage: RowGaussianStage, X: Array) -> Code:
+    """Gaussians along the rows by dense QR, rows sorted by their first left singular vector."""
+    order = np.arange(len(X))
+    if stage.order == "svd":
+        order = np.argsort(X @ _right_singular(X)[1][0], kind="stable")
+    count = min(stage.components_for(len(X)), len(X))
+    frame, mixing = np.linalg.qr(gaussian_functions(len(X), count, stage.relative_width).T)
+    frame *= np.sign(np.diag(mixing))
+
+    def back(codes: Array) -> Array:
+        rebuilt = np.empty_like(X)
+        rebuilt[order] = frame @ codes
+        return rebuilt
+
+    return frame.T @ X[order], back
+
+
+def _rounded(stage: QuantizeStage, X: Array) -> Code:
+    """Codes rounded as the product rounds them: what is checked is what that loses of the weights."""
+    return quantize(X, stage.bits).values(), lambda codes: codes
 
 
 def _functions(stage: Stage, width: int, count: int) -> Array:

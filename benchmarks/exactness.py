@@ -29,6 +29,8 @@ TOWERS = (
     "pca(0.95) > pca(0.9) > pca(0.8)",
     "gaussian(K=12, width=0.6) > dct(9) > haar(6) > svd(3)",
     "pca(0.5) > gaussian(K=6) > dct(3)",
+    "gaussian > pca(0.95) > gaussian(axis=rows) > quantize(4)",
+    "svd(8) > gaussian(axis=rows, order=svd) > pca(0.9) > quantize(3)",
 )
 METRICS: tuple[Metric, ...] = ("isometric", "amplitude")
 

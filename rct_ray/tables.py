@@ -62,5 +62,4 @@ def write_measured(
 
 
 def _decoder_bytes(tower: ScopeTower) -> int:
-    """What a tower weighs: its steps' encoders, decoders and the codes' moments are about three of these."""
-    return 0 if tower.ascent is None else 3 * sum(rung.step.decoder.nbytes for rung in tower.ascent.rungs)
+    return 0 if tower.ascent is None else sum(rung.step.nbytes for rung in tower.ascent.rungs)

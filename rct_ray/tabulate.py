@@ -9,9 +9,9 @@ from rct_ray.engine.measure import ScopeTower, TensorFigures
 from rct_ray.engine.plan import Plan
 from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.basis import Array
-from rct_ray.transform.climb import Rung
 from rct_ray.transform.level import Level
 from rct_ray.transform.moments import WeightMoments
+from rct_ray.transform.rung import RowStep, Rung
 from rct_ray.transform.stages import FixedStage, GaussianStage, PCAStage
 
 Row = dict[str, Any]
@@ -20,7 +20,7 @@ _LEVEL_COLUMNS = (
     "level", "stage", "rows", "weights", "n_components", "params", "side_bits", "level_ratio",
     "cumulative_ratio", "participation_ratio", "n_keep", "threshold", "r2_prev", "r2", "r2_centered",
     "null_r2", "null_participation_ratio", "lift", "svd_bound_r2", "sse", "sst", "sqnr_db",
-    "relative_error", "pca_method", "bits_per_weight", "fixed_point", "incompressible",
+    "relative_error", "pca_method", "bits_per_weight", "fixed_point", "incompressible", "code_bits",
 )  # fmt: skip
 
 
@@ -146,6 +146,9 @@ def _finite_statistics(weights: WeightMoments) -> Row:
 
 def _matrices(tower: ScopeTower, rung: Rung, level: int) -> Iterator[tuple[str, Array]]:
     stage, step = rung.stage, rung.step
+    if isinstance(step, RowStep):
+        yield from step.matrices
+        return
     if isinstance(stage, FixedStage):
         if level == 1 and tower.scope == "width":
             yield from _fixed_matrices(stage, tower.width)

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import rct_ray
+from rct_ray.engine.errors import PlanError
 
 TOWERS = ("pca(0.95) > pca(0.9)", "gaussian(K=12) > pca(0.95) > pca(0.9)", "svd(5) > pca(0.9)")
 SHARD_BYTES = 60_000
@@ -117,3 +118,30 @@ def test_auto_turns_to_randomized_where_memory_is_short(decaying, tmp_path):
     found = levels(decaying, tmp_path / "short", tower=TOWERS[0], driver_memory=20_000)
     assert found["tensor", "a", 1]["pca_method"] == "randomized"
     assert found["tensor", "noise", 1]["pca_method"] in ("moments", "tsqr")
+
+
+def test_stages_that_work_on_rows_have_them_gathered(save, tmp_path):
+    path = save({"w": np.random.default_rng(0).standard_normal((64, 32))})
+    run = rct_ray.run(path, tmp_path / "out", tower="svd(4) > pca(0.9) > quantize(4)")
+    methods = run.levels_of(scope="tensor")["pca_method"].to_pylist()
+    assert methods == [None, None, "gather", None]
+    bits = run.levels_of(scope="model")["code_bits"].to_pylist()
+    assert bits[:3] == [None, None, None]
+    assert 0 < bits[3] <= 4 * (64 * 4 + 1)
+    with pytest.raises(
+        PlanError, match=r"quantize\(4\) works on rows: use --pca auto or gather, not moments"
+    ):
+        rct_ray.run(path, tmp_path / "two", tower="svd(4) > quantize(4)", pca="moments")
+    with pytest.raises(PlanError, match=r"quantize\(4\) works on rows, and 6 copies of 64 x 32 coordinates"):
+        rct_ray.run(path, tmp_path / "two", tower="svd(4) > quantize(4)", driver_memory=6 * 8 * 64 * 32 - 1)
+    rct_ray.run(path, tmp_path / "two", tower="svd(4) > quantize(4)", driver_memory=6 * 8 * 64 * 32)
+
+
+def test_a_rounded_code_and_an_order_are_in_the_decoders(save, tmp_path):
+    W = np.random.default_rng(0).standard_normal((64, 32))
+    tower = "dct(4) > gaussian(K=5, axis=rows, order=svd) > quantize(4)"
+    run = rct_ray.run(save({"w": W}), tmp_path / "out", tower=tower)
+    kinds = [(row["level"], row["kind"]) for row in run.decoders.to_pylist() if row["scope"] == "tensor"]
+    assert kinds == [(2, "order"), (3, "offset"), (3, "step")]
+    order = next(row["values"] for row in run.decoders.to_pylist() if row["kind"] == "order")
+    assert sorted(order) == list(range(64))

@@ -9,10 +9,12 @@ from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.transform.encode import Summary
 from rct_ray.transform.leading import decomposed_stage
-from rct_ray.transform.stages import LearnedStage, PCAStage, Stage, shared_over_width
+from rct_ray.transform.stages import RowStage, Stage, first_coordinates, needs_rows, shared_over_width
 
 # Copies of a K x K matrix that a driver holds while it merges and decomposes.
 _COPIES = 4
+# Of gathered rows, where stages code, round and rebuild them, and noise beside them.
+_COPIES_OF_ROWS = 6
 # Coordinates from which on randomized SVD is the better bargain.
 _WIDEST = 4096
 _FLOAT = 8
@@ -59,13 +61,30 @@ def pca_methods(
     methods: dict[int, Summary] = {}
     first = stages[0]
     for width, count in rows.items():
-        size = width if isinstance(first, PCAStage | LearnedStage) else first.components_for(width)
+        size = first_coordinates(first, width)
         drawn = min(count, sample_rows or count)
         methods[width] = _method(wanted, double[width], size, stages, metric, driver_memory)
-        _check_memory(width, size, drawn, methods[width], driver_memory)
+        if needs_rows(stages):
+            _check_rows(width, size, drawn, stages, driver_memory)
+        else:
+            _check_memory(width, size, drawn, methods[width], driver_memory)
         if shared_over_width(first) and methods[width] != "gather":
             _check_waiting(width, tensors[width], driver_memory)
     return methods
+
+
+def _check_rows(width: int, size: int, rows: int, stages: Sequence[Stage], driver_memory: int) -> None:
+    needed = _FLOAT * _COPIES_OF_ROWS * rows * size
+    if needed > driver_memory:
+        raise PlanError(
+            f"width {width}: {_row_stage(stages)} works on rows, and {_COPIES_OF_ROWS} copies of "
+            f"{rows:,} x {size:,} coordinates take {needed / 2**30:.2f} GiB on the driver; --driver-memory is "
+            f"{driver_memory / 2**30:.2f} GiB: raise it, draw --sample-rows, or begin with fewer components"
+        )
+
+
+def _row_stage(stages: Sequence[Stage]) -> str:
+    return next(stage.spec for stage in stages if isinstance(stage, RowStage))
 
 
 def _check_waiting(width: int, tensors: int, driver_memory: int) -> None:
@@ -82,6 +101,10 @@ def _check_waiting(width: int, tensors: int, driver_memory: int) -> None:
 def _method(
     wanted: str, double: bool, size: int, stages: Sequence[Stage], metric: str, driver_memory: int
 ) -> Summary:
+    if needs_rows(stages):
+        if wanted not in ("auto", "gather"):
+            raise PlanError(f"{_row_stage(stages)} works on rows: use --pca auto or gather, not {wanted}")
+        return "gather"
     possible = decomposed_stage(stages) is not None and metric == "isometric"
     match wanted:
         case "randomized":

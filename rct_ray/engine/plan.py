@@ -14,7 +14,7 @@ from rct_ray.checkpoint import Checkpoint, TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.engine.pca_method import pca_methods
 from rct_ray.transform.encode import Summary
-from rct_ray.transform.stages import FixedStage, PCAStage, Stage
+from rct_ray.transform.stages import FixedStage, LearnedStage, Stage, first_coordinates
 
 # A width's d x d moments are kept on "auto" up to this many multiply-adds (about a second of one core).
 _CHEAP_SPECTRUM = 16e9
@@ -182,7 +182,7 @@ def _nothing_selected(
 
 
 def _check_width(first: Stage, entry: TensorEntry) -> None:
-    if isinstance(first, PCAStage):
+    if not isinstance(first, FixedStage | LearnedStage):
         return
     wanted = first.components_for(entry.width)
     if wanted > entry.width:
@@ -210,7 +210,7 @@ def _shard_bytes(width: int, first: Stage, columns: bool, method: Summary) -> in
     """32 MiB, or more where a shard's moments would otherwise be no small part of what it reads."""
     if method in ("gather", "randomized"):
         return _SHARD_BYTES
-    size = width if columns or isinstance(first, PCAStage) else first.components_for(width)
+    size = width if columns else first_coordinates(first, width)
     return max(_SHARD_BYTES, _MOMENTS_SHARE * 8 * size**2)
 
 

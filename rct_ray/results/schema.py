@@ -84,6 +84,9 @@ LEVELS = _schema(
         "True at the first level whose successor charges no fewer parameters; at none if the tower ends first.",
     ),
     _column("incompressible", _FLAG, "True at a level that needs every component."),
+    _column(
+        "code_bits?", _REAL, "Bits of the code itself where it is quantized, entropy-coded; within params."
+    ),
 )
 
 TENSORS = _schema(
@@ -129,7 +132,7 @@ DECODERS = _schema(
     _column("width", _INT32, "Columns d of the matrix that the tower is over."),
     _column("level", _INT16, "Level that the matrix decodes."),
     _column("stage", _TEXT, "Transform of that level."),
-    _column("kind", _TEXT, "What the matrix is: basis, components, mean or gaussians."),
+    _column("kind", _TEXT, "What the matrix is: basis, gaussians, components, mean, order, offset or step."),
     _column("rows", _INT32, "Rows of the matrix."),
     _column("columns", _INT32, "Columns of the matrix."),
     _column("values", _list_of(_REAL), "The rows * columns entries, row after row."),

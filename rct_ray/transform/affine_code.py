@@ -47,6 +47,11 @@ class Step:
         """Numbers a row of the code has."""
         return int(self.encoder.shape[1])
 
+    @property
+    def nbytes(self) -> int:
+        """What it weighs, about."""
+        return 3 * self.decoder.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineCode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,29 +11,12 @@ from rct_ray.transform.affine_code import AffineCode, Metric, Step, Summed
 from rct_ray.transform.basis import Basis
 from rct_ray.transform.learned import SharedBasis, learned_step, shared_step
 from rct_ray.transform.moments import ScoreMoments
+from rct_ray.transform.rung import Rung
 from rct_ray.transform.spectrum import Spectrum, components_needed, participation_ratio
 from rct_ray.transform.stages import FixedStage, LearnedStage, PCAStage, Stage
 
 # A scatter below this share of the energy is rounding: float64 squares of what should have been zero.
 _ROUNDING = 1e-26
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rung:
-    """A level above the weights.
-
-    `params` are all floats charged: the code, and every decoder from here down; `side_bits` are what these
-    decoders cost beside. `sse` is the sum of squares
-    lost of the weights; `sse_prev` of `sst_prev` is lost of the level below, in its own coordinates.
-    """
-
-    stage: Stage
-    step: Step
-    params: int
-    side_bits: float
-    sse: float
-    sse_prev: float
-    sst_prev: float
 
 
 def climb(
@@ -73,6 +56,8 @@ def climb(
         One a stage. SSE follows from moments alone: what is outside the base, plus what coding and decoding
         loses of the base (`AffineCode.lost`; in the isometric metric, the eigenvalues that were dropped).
     """
+    if not stages:
+        return []
     first = _first_step(base, stages[0], basis, metric, kept, shared)
     steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
     losses = _losses_that_add(base, steps) if metric == "isometric" else _losses(base, steps)
@@ -131,7 +116,7 @@ def _first_step(
     if shared is not None:
         return shared_step(base, shared)
     if not isinstance(stage, FixedStage):
-        return _step(base, stage, metric, kept[0] if kept else None)
+        return later_step(base, stage, metric, kept[0] if kept else None)
     if basis is None:
         raise ValueError("a fixed first stage needs its basis")
     size = len(base.mean)
@@ -145,16 +130,19 @@ def _later_steps(
     code: Summed, stages: Sequence[Stage], metric: Metric, kept: Sequence[int] | None
 ) -> Iterator[Step]:
     for level, stage in enumerate(stages, start=1):
-        step = _step(code, stage, metric, kept[level] if kept else None)
+        step = later_step(code, stage, metric, kept[level] if kept else None)
         yield step
         code = step.code
 
 
-def _step(below: Summed, stage: Stage, metric: Metric, kept: int | None) -> Step:
+def later_step(below: Summed, stage: Stage, metric: Metric, kept: int | None) -> Step:
+    """One stage on a code, from its moments; `kept` overrides how many components a PCA keeps."""
     if isinstance(stage, PCAStage):
         return _pca_step(below, stage.threshold, kept)
     if isinstance(stage, LearnedStage):
         return learned_step(below, stage, metric)
+    if not isinstance(stage, FixedStage):
+        raise TypeError(f"{stage.spec} needs rows, not their moments")
     # How many components arrive here is only known now, so a later stage takes as many as there are.
     count = min(stage.components_for(len(below.mean)), len(below.mean))
     basis = replace(stage, n_components=count).basis(len(below.mean))

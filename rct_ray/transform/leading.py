@@ -9,8 +9,9 @@ import numpy as np
 
 from rct_ray.transform.affine_code import Step
 from rct_ray.transform.basis import Array
-from rct_ray.transform.climb import Rung, climb
+from rct_ray.transform.climb import climb
 from rct_ray.transform.moments import CoordinateMoments
+from rct_ray.transform.rung import Rung
 from rct_ray.transform.spectrum import Spectrum
 from rct_ray.transform.stages import FixedStage, PCAStage, Stage
 

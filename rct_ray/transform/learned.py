@@ -66,7 +66,7 @@ def shared_step(below: Summed, shared: SharedBasis) -> Step:
     return _orthonormal_step(below, shared.components, shared.charge(below.rows))
 
 
-def learned_step(below: Summed, stage: LearnedStage, metric: Metric) -> Step:
+def learned_step(below: Summed, stage: LearnedStage, metric: Metric = "isometric") -> Step:
     """Learn a code from the rows' moments.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rct_ray.transform.climb import climb
+from rct_ray.transform.learned import learned_step
 from rct_ray.transform.linear_code import LinearCode
 from rct_ray.transform.moments import CoordinateMoments, coordinate_moments
 from rct_ray.transform.spectrum import components_needed, eigendecomposition, participation_ratio
@@ -79,7 +79,7 @@ class SVDBasis(_FromMoments):
         count = SVDStage(self.n_components).components_for(width)
         if not 1 <= count <= width:
             raise ValueError(f"n_components={count} must be between 1 and the {width} columns")
-        step = climb(self.moments_, 0.0, (SVDStage(count),), None)[0].step
+        step = learned_step(self.moments_, SVDStage(count))
         self.n_components_ = count
         self.components_, self.encoder_, self.mean_ = step.decoder, step.encoder, step.mean
         self.singular_values_ = np.sqrt(np.maximum(np.diag(step.code.second_moment), 0.0))

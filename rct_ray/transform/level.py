@@ -43,6 +43,7 @@ class Level:
     pca_method: str | None
     incompressible: bool
     fixed_point: bool = False
+    code_bits: float | None = None
 
     @property
     def cumulative_ratio(self) -> float:
@@ -148,6 +149,7 @@ def add_up(groups: Sequence[Sequence[Level]], squares_about_mean: float) -> list
                 svd_kept=_sum_known([level.svd_kept for level in levels]),
                 incompressible=all(level.incompressible for level in levels),
                 fixed_point=False,
+                code_bits=_sum_known([level.code_bits for level in levels]),
             )
         )
     return mark_fixed_point(summed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from rct_ray.transform.basis import (
     random_basis,
 )
 
+RowOrder: TypeAlias = Literal["none", "svd"]
 Share: TypeAlias = Literal["tensor", "width"]
 
 
@@ -136,7 +137,56 @@ class PCAStage:
         return f"{self.name}({shortest(self.threshold)})"
 
 
-Stage: TypeAlias = FixedStage | LearnedStage | PCAStage
+class RowStage:
+    """A stage whose code is no linear function of single rows, so that moments do not tell what it loses."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowGaussianStage(_Components, RowStage):
+    """Gaussians along the rows: each column of the code is a signal over the rows, ordered first or not.
+
+    K is one for 32 rows unless said; naming an order of n rows costs log2(n!) bits.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    relative_width: float = 1.0
+    order: RowOrder = "none"
+
+    @property
+    def spec(self) -> str:
+        """The stage as it is written in a tower."""
+        ordered = {"order": self.order} if self.order != "none" else {}
+        return _written(
+            self.name, self.n_components, {**_width_option(self.relative_width), "axis": "rows", **ordered}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeStage(RowStage):
+    """Each component of the code rounded to 2^bits evenly spaced values, charged what these take when coded."""
+
+    name: ClassVar[str] = "quantize"
+    bits: int = 4
+
+    @property
+    def spec(self) -> str:
+        """The stage as it is written in a tower."""
+        return f"{self.name}({self.bits})"
+
+
+Stage: TypeAlias = FixedStage | LearnedStage | PCAStage | RowGaussianStage | QuantizeStage
+
+
+def first_coordinates(stage: Stage, width: int) -> int:
+    """Coordinates that a tower starts from: amplitudes in a fixed basis, else the columns themselves."""
+    return stage.components_for(width) if isinstance(stage, FixedStage) else width
+
+
+def needs_rows(stages: Iterable[Stage]) -> bool:
+    """Whether a tower can't be climbed on moments alone."""
+    return any(isinstance(stage, RowStage) for stage in stages)
 
 
 def shared_over_width(stage: Stage) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rct_ray.transform.affine_code import Metric, Summed
+from rct_ray.transform.affine_code import Metric, Step, Summed
 from rct_ray.transform.basis import Array, Basis
-from rct_ray.transform.climb import Rung, climb
+from rct_ray.transform.climb import climb
 from rct_ray.transform.code_length import svd_bound
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.leading import LeadingMoments, climb_leading
@@ -20,7 +21,9 @@ from rct_ray.transform.level import Level, mark_fixed_point
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
 from rct_ray.transform.noise import noise_coordinates
 from rct_ray.transform.randomized import ColumnMoments
-from rct_ray.transform.stages import FixedStage, PCAStage, Stage
+from rct_ray.transform.row_steps import Footing, climb_rows, rows_like
+from rct_ray.transform.rung import RowStep, Rung
+from rct_ray.transform.stages import FixedStage, PCAStage, RowStage, Stage
 
 if TYPE_CHECKING:
     from rct_ray.transform.moments import Coordinates
@@ -88,7 +91,13 @@ def tower(
     base = summed(first)
     sst = moments.weights.energy
     outside = max(0.0, sst - base.energy) if basis else 0.0
-    rungs = climb(base, outside, stages, basis, metric, shared=shared)
+    linear = _linear(stages)
+    rungs = climb(base, outside, linear, basis, metric, shared=shared)
+    if len(linear) < len(stages):
+        if not isinstance(first, GatheredRows):
+            raise ValueError("the rows that some stage needs were not kept")
+        start = Footing.of(rungs, base, outside, metric)
+        rungs += climb_rows(start.rows(first.stacked()), start, rungs, stages[len(linear) :], metric)
     null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed, shared)
     eigenvalues = None if moments.columns is None else _descending_eigenvalues(summed(moments.columns))
     levels = [_ground(moments.weights, base.rows, width, eigenvalues)]
@@ -143,7 +152,18 @@ def _null(
     outside = max(0.0, moments.weights.energy - noise.energy) if basis else 0.0
     kept = [rung.step.n_components for rung in rungs]
     alike = None if shared is None else shared.on_noise(noise, generator)
-    return climb(noise, outside, stages, basis, metric, kept, shared=alike)
+    linear = _linear(stages)
+    null = climb(noise, outside, linear, basis, metric, kept, shared=alike)
+    if len(linear) < len(stages):
+        start, rest = Footing.of(null, noise, outside, metric), len(linear)
+        rows = rows_like(start.moments, generator)
+        null += climb_rows(rows, start, null, stages[rest:], metric, kept[rest:])
+    return null
+
+
+def _linear(stages: Sequence[Stage]) -> Sequence[Stage]:
+    """The stages before the first that needs rows."""
+    return list(itertools.takewhile(lambda stage: not isinstance(stage, RowStage), stages))
 
 
 def summed(coordinates: Coordinates) -> Summed:
@@ -210,5 +230,6 @@ def _level(
         null_participation_ratio=None if null is None else null.step.participation_ratio,
         svd_kept=None if eigenvalues is None else svd_bound(eigenvalues, ground.rows, rung.params),
         pca_method=pca_method if is_pca else None,
-        incompressible=step.n_components >= below.n_components,
+        incompressible=isinstance(step, Step) and step.n_components >= below.n_components,
+        code_bits=step.code_bits if isinstance(step, RowStep) else None,
     )

@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rct_ray.transform.affine_code import AffineCode, Metric
+from rct_ray.transform.affine_code import AffineCode, Metric, Step
 from rct_ray.transform.basis import Array
 from rct_ray.transform.encode import Encoder
 from rct_ray.transform.level import honest_level
 from rct_ray.transform.moments import RowMoments
-from rct_ray.transform.stages import FixedStage, SVDStage
+from rct_ray.transform.stages import FixedStage, LearnedStage, RowStage, Stage, needs_rows
 from rct_ray.transform.tower import tower
 from rct_ray.transform.tower_language import DEFAULT_TOWER, parse_tower
 
@@ -115,17 +115,26 @@ class Tower(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
     def _encoder(self, width: int) -> Encoder:
         if self.metric not in ("isometric", "amplitude"):
             raise ValueError(f"metric must be 'isometric' or 'amplitude', not {self.metric!r}")
-        first = parse_tower(self.tower)[0]
+        first = self._stages()[0]
         if isinstance(first, FixedStage):
             return Encoder(first.basis(width).frame, columns=True)
-        if isinstance(first, SVDStage) and first.components_for(width) > width:
+        if isinstance(first, LearnedStage) and first.components_for(width) > width:
             raise ValueError(f"{first.spec} wants more components than the {width} columns there are")
         return Encoder(None, columns=True)
+
+    def _stages(self) -> tuple[Stage, ...]:
+        stages = parse_tower(self.tower)
+        if needs_rows(stages):
+            kind = next(stage.spec for stage in stages if isinstance(stage, RowStage))
+            raise ValueError(
+                f"{kind} codes all rows together or rounds them, which only a run (rct_ray.run) does"
+            )
+        return stages
 
     def _climb(self, moments: RowMoments) -> None:
         if not moments.weights.finite:
             raise ValueError("the squares of the rows overflow float64: scale them down")
-        stages, width = parse_tower(self.tower), self.n_features_in_
+        stages, width = self._stages(), self.n_features_in_
         self.moments_ = moments
         ascent = tower(moments, width, stages, self.metric, (self.seed,))
         self.levels_ = ascent.levels
@@ -133,6 +142,7 @@ class Tower(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         frame = first.basis(width).frame if isinstance(first, FixedStage) else np.eye(width)
         self.codes_ = [AffineCode.of_frame(frame)]
         for rung in ascent.rungs:
+            assert isinstance(rung.step, Step)
             self.codes_.append(self.codes_[-1].then(rung.step))
         self.n_components_ = ascent.rungs[-1].step.n_components
         self.fixed_point_ = next((level.level for level in self.levels_ if level.fixed_point), None)

@@ -10,14 +10,18 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
+from rct_ray.transform.quantize import MOST_BITS
 from rct_ray.transform.stages import (
     DCTStage,
     GaussianStage,
     HaarStage,
     PCAStage,
+    QuantizeStage,
     RandomStage,
+    RowGaussianStage,
+    RowOrder,
     Share,
     Stage,
     SVDStage,
@@ -40,6 +44,12 @@ DEFAULT_TOWER = "gaussian > pca(0.95) > pca(0.95) > pca(0.95)"
 def _count(written: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", written) or int(written) < 1:
         raise ValueError(f"K must be a whole number of at least 1, not '{written}'")
+    return int(written)
+
+
+def _bits(written: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", written) or not 1 <= int(written) <= MOST_BITS:
+        raise ValueError(f"bits must be a whole number from 1 to {MOST_BITS}, not '{written}'")
     return int(written)
 
 
@@ -73,22 +83,34 @@ class _Option:
     read: Callable[[str], int | float | str]
 
 
+def _gaussian(axis: str = "columns", **values: Any) -> Stage:
+    """Along the columns or along the rows."""
+    if axis == "rows":
+        return RowGaussianStage(**values)
+    if "order" in values:
+        raise ValueError("order is for axis=rows")
+    return GaussianStage(**values)
+
+
 _COMPONENTS = {"K": _Option("n_components", _count)}
 # What each stage takes; the first option is what a bare value means.
 _STAGES: Mapping[str, tuple[Callable[..., Stage], Mapping[str, _Option]]] = {
     "gaussian": (
-        GaussianStage,
+        _gaussian,
         {
             **_COMPONENTS,
             "width": _Option(
                 "relative_width", _number("width", 1000, "above 0 (in units of d/K) and at most 1000")
             ),
+            "axis": _Option("axis", _one_of("axis", ("columns", "rows"))),
+            "order": _Option("order", _one_of("order", get_args(RowOrder))),
         },
     ),
     "dct": (DCTStage, _COMPONENTS),
     "haar": (HaarStage, _COMPONENTS),
     "random": (RandomStage, _COMPONENTS),
     "svd": (SVDStage, {**_COMPONENTS, "share": _Option("share", _one_of("share", get_args(Share)))}),
+    "quantize": (QuantizeStage, {"bits": _Option("bits", _bits)}),
     "pca": (PCAStage, {"threshold": _Option("threshold", _number("threshold", 1, "above 0 and at most 1"))}),
 }
 _STAGE = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?P<call>\((?P<options>[^()]*)\))?\s*")
@@ -111,6 +133,8 @@ def parse_tower(text: str) -> tuple[Stage, ...]:
                 "expected a stage (" + ", ".join(_STAGES) + ")", text, _skip_space(text, position)
             )
         stage = _stage(match, text)
+        if stages and isinstance(stages[-1], QuantizeStage):
+            raise TowerSyntaxError("quantize is the last stage", text, match.start("name"))
         if stages and shared_over_width(stage):
             raise TowerSyntaxError("share=width is for the first stage", text, match.start("name"))
         stages.append(stage)
@@ -148,7 +172,10 @@ def _stage(match: re.Match[str], text: str) -> Stage:
                 raise TowerSyntaxError("given twice", text, _skip_space(text, position))
             values[field] = value
             position += len(part) + 1
-    return make(**values)
+    try:
+        return make(**values)
+    except ValueError as error:
+        raise TowerSyntaxError(str(error), text, match.start("name")) from None
 
 
 def _option(

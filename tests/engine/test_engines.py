@@ -19,6 +19,7 @@ CASES = {
     "amplitude": {"shard_bytes": 1000, "metric": "amplitude", "svd_bound": "never"},
     "sampled": {"shard_bytes": 1000, "sample_rows": 100},
     "columns": {"shard_bytes": 4000, "tower": "svd(3) > pca(0.9)"},
+    "rows": {"shard_bytes": 4000, "tower": "dct > gaussian(axis=rows, order=svd) > pca(0.9) > quantize(3)"},
     "shared": {"shard_bytes": 4000, "tower": "svd(3, share=width) > pca(0.9)"},
 }
 

@@ -38,6 +38,7 @@ def level(**changes):
         "bits_per_weight": 3.4,
         "fixed_point": True,
         "incompressible": False,
+        "code_bits": 1234.5,
     }
     return row | changes
 

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rct_ray.transform.stages import DCTStage, GaussianStage, HaarStage, PCAStage, RandomStage, SVDStage
+from rct_ray.transform.stages import (
+    DCTStage,
+    GaussianStage,
+    HaarStage,
+    PCAStage,
+    QuantizeStage,
+    RandomStage,
+    RowGaussianStage,
+    SVDStage,
+)
 from rct_ray.transform.tower_language import DEFAULT_TOWER, TowerSyntaxError, format_tower, parse_tower
 
 counts = st.none() | st.integers(1, 999_999_999)
@@ -62,6 +71,11 @@ def test_the_default_tower():
         ("dct(K=4)", DCTStage(4)),
         ("haar( 3 )", HaarStage(3)),
         ("random(K=3)", RandomStage(3)),
+        ("gaussian(K=9, axis=rows)", RowGaussianStage(9)),
+        ("gaussian(axis=rows, order=svd, width=0.5)", RowGaussianStage(None, 0.5, "svd")),
+        ("gaussian(axis=columns)", GaussianStage()),
+        ("quantize", QuantizeStage(4)),
+        ("quantize( bits = 16 )", QuantizeStage(16)),
         ("svd(3, share=width)", SVDStage(3, "width")),
         ("svd(share = tensor)", SVDStage()),
         ("svd(6)", SVDStage(6)),
@@ -85,7 +99,11 @@ def test_ways_to_write_a_stage(text, stage):
         ("pca > > pca", "expected a stage", "pca > "),
         ("8", "expected a stage", ""),
         ("gausian(8)", "did you mean gaussian?", ""),
-        ("pca > fourier", "unknown stage 'fourier' (known: gaussian, dct, haar, random, svd, pca)", "pca > "),
+        (
+            "pca > fourier",
+            "unknown stage 'fourier' (known: gaussian, dct, haar, random, svd, quantize, pca)",
+            "pca > ",
+        ),
         ("PCA", "unknown stage 'PCA'", ""),
         ("pca pca", "expected '>' between stages", "pca "),
         ("pca, pca", "expected '>' between stages", "pca"),
@@ -102,9 +120,20 @@ def test_ways_to_write_a_stage(text, stage):
         ("gaussian(8, K=9)", "given twice", "gaussian(8, "),
         ("dct(width=2)", "dct has no option 'width' (it has K)", "dct("),
         ("pca(K=2)", "pca has no option 'K' (it has threshold)", "pca("),
-        ("gaussian(k=2)", "gaussian has no option 'k' (it has K, width)", "gaussian("),
+        ("gaussian(k=2)", "gaussian has no option 'k' (it has K, width, axis, order)", "gaussian("),
         ("svd(3, share=all)", "share must be tensor or width, not 'all'", "svd(3, share="),
         ("pca > svd(share=width)", "share=width is for the first stage", "pca > "),
+        (
+            "gaussian(axis=rows, order=assign)",
+            "order must be none or svd, not 'assign'",
+            "gaussian(axis=rows, order=",
+        ),
+        ("dct > gaussian(order=svd)", "order is for axis=rows", "dct > "),
+        ("gaussian(axis=x)", "axis must be columns or rows, not 'x'", "gaussian(axis="),
+        ("quantize(0)", "bits must be a whole number from 1 to 16, not '0'", "quantize("),
+        ("quantize(17)", "bits must be a whole number", "quantize("),
+        ("quantize(2.5)", "bits must be a whole number", "quantize("),
+        ("quantize(3) > pca", "quantize is the last stage", "quantize(3) > "),
         ("pca(0)", "threshold must be above 0 and at most 1, not 0", "pca("),
         ("pca(1.01)", "threshold must be above 0", "pca("),
         ("pca(nan)", "threshold must be above 0", "pca("),
