@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rct_ray.config import ConfigError, RunConfig, from_preset
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
+    from rct_ray.frontier import frontier
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.transform.basis import BasisError
     from rct_ray.transform.estimators import DCTBasis, GaussianBasis, HaarBasis
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "run": "api",
     "inspect": "api",
+    "frontier": "frontier",
     "plan_checkpoint": "api",
     "open_checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
@@ -39,7 +41,7 @@ _HOMES = {
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
-    "TowerSyntaxError": "transform.stages",
+    "TowerSyntaxError": "transform.tower_language",
     "BasisError": "transform.basis",
     "GaussianBasis": "transform.estimators",
     "DCTBasis": "transform.estimators",
@@ -69,6 +71,7 @@ __all__ = [
     "Tower",
     "TowerSyntaxError",
     "from_preset",
+    "frontier",
     "inspect",
     "open_checkpoint",
     "open_run",

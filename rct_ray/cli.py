@@ -49,6 +49,9 @@ Exclude = Annotated[
 Columns = Annotated[int | None, typer.Option(help="Only matrices of this many columns.")]
 SampleRows = Annotated[int | None, typer.Option(help="Draw this many rows of each width.")]
 Seed = Annotated[int | None, typer.Option(help="Of the drawn rows and of the nulls' noise (7).")]
+DriverMemory = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")
+]
 Preset = Annotated[str | None, typer.Option(help="paper67: the seed's experiment.")]
 SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is cheap), always or never.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -89,9 +92,7 @@ def run(
         str | None,
         typer.Option(help="How levels are decomposed: auto, moments, tsqr, gather, randomized."),
     ] = None,
-    driver_memory: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")
-    ] = None,
+    driver_memory: DriverMemory = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse tensors with NaN or Inf.")] = False,
     engine: Annotated[str, typer.Option(help="auto, inprocess or ray.")] = "auto",
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster.")] = None,
@@ -165,6 +166,51 @@ def show(
     from rct_ray.results import open_run
 
     _print_run(open_run(directory), as_json)
+
+
+@app.command()
+def frontier(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
+    ],
+    basis: Annotated[
+        list[str] | None, typer.Option(help="A first stage whose K is swept; several times for several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Parquet file for every point.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture: .svg, .png or .pdf.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    columns: Columns = None,
+    seed: Seed = None,
+    driver_memory: DriverMemory = None,
+    workers: Annotated[int | None, typer.Option(help="Threads, a tensor each; changes no figure.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sweep bases, K and rounding: R2 against bits per weight, beside low rank and plain rounding."""
+    from rct_ray.config import parse_bytes
+    from rct_ray.frontier import BASES
+    from rct_ray.frontier import frontier as sweep
+    from rct_ray.report.frontier import draw_frontier, show_frontier
+    from rct_ray.report.progress import track
+    from rct_ray.results.frontier import write_frontier
+
+    config = _config(
+        None,
+        include=include,
+        exclude=exclude,
+        columns=columns,
+        seed=seed,
+        driver_memory=parse_bytes(driver_memory) if driver_memory else None,
+    )
+    table = sweep(checkpoint, basis or BASES, config, workers=workers, progress=track, say=_say)
+    if out is not None:
+        write_frontier(table, out)
+    if plot is not None:
+        draw_frontier(table, plot)
+    if as_json:
+        print(json.dumps(table.to_pylist()))
+    else:
+        show_frontier(table, _console())
 
 
 @contextmanager

@@ -116,9 +116,7 @@ def make_plan(
     BasisError
         If amplitudes are asked for in a basis that has none worth the name.
     """
-    selection = select(checkpoint, include, exclude, columns)
-    if not selection.taken:
-        raise PlanError(_nothing_selected(checkpoint, include, exclude, columns))
+    selection = selected(checkpoint, include, exclude, columns)
     for entry in selection.taken:
         _check_width(stages[0], entry)
     if metric == "amplitude" and isinstance(stages[0], FixedStage):
@@ -136,6 +134,22 @@ def make_plan(
             most = shard_bytes or _shard_bytes(entry.width, stages[0], keep, methods[entry.width])
             shards += _cut(entry, rows, most, len(shards), keep, single, methods[entry.width])
     return Plan(checkpoint, selection, tuple(shards), spectra, methods)
+
+
+def selected(
+    checkpoint: Checkpoint, include: Sequence[str], exclude: Sequence[str], columns: int | None
+) -> Selection:
+    """Select tensors, at least one.
+
+    Raises
+    ------
+    PlanError
+        If nothing is selected; says what the globs met.
+    """
+    selection = select(checkpoint, include, exclude, columns)
+    if not selection.taken:
+        raise PlanError(_nothing_selected(checkpoint, include, exclude, columns))
+    return selection
 
 
 def select(

@@ -8,12 +8,13 @@ from rct_ray.results.errors import ResultsError
 from rct_ray.results.files import file_sha256
 from rct_ray.results.layout import is_run
 from rct_ray.results.read import Run, open_run
-from rct_ray.results.schema import DECODERS, LEVELS, SHARDS, TABLES, TENSORS
+from rct_ray.results.schema import DECODERS, FRONTIER, LEVELS, SHARDS, TABLES, TENSORS
 from rct_ray.results.units import UnitStore, unfinished
 from rct_ray.results.write import RunWriter
 
 __all__ = [
     "DECODERS",
+    "FRONTIER",
     "LEVELS",
     "SHARDS",
     "TABLES",

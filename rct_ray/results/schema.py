@@ -138,4 +138,27 @@ DECODERS = _schema(
     _column("values", _list_of(_REAL), "The rows * columns entries, row after row."),
 )
 
+FRONTIER = _schema(
+    _CHECKPOINT,
+    _column("step?", _INT64, "Training step of the checkpoint, as in levels."),
+    _column("scope", _TEXT, "tensor, or model: all tensors at equal settings added up."),
+    _column("name", _TEXT, "Name of the tensor, or model."),
+    _column("width", _INT32, "Columns of the matrix; 0 where widths are mixed."),
+    _column("weights", _INT64, "Weights in the scope."),
+    _column(
+        "kind", _TEXT, "code; null: the same code on shuffled entries; reference: truncated SVD or rounding."
+    ),
+    _column("curve", _TEXT, "Basis and ordering as a tower has them, or what the reference is."),
+    _column("share?", _REAL, "Components K over columns d."),
+    _column("threshold?", _REAL, "Share of the variance that a PCA of the code keeps; null: no PCA."),
+    _column(
+        "bits?", _INT16, "Bits a number of the code is rounded to; null: floats of 16 bits, not rounded."
+    ),
+    _column("bits_per_weight", _REAL, "All that is charged, over weights: code, decoders, ordering."),
+    _column("r2", _REAL, "1 - sse / sst with sst about zero: the energy kept."),
+    _column("sse", _REAL, "Sum of squared errors of the reconstructed weights."),
+    _column("sst", _REAL, "Sum of squares of the weights about zero."),
+    _column("front", _FLAG, "Whether no code of the scope keeps more for as few bits."),
+)
+
 TABLES = {"levels": LEVELS, "tensors": TENSORS, "shards": SHARDS, "decoders": DECODERS}

@@ -44,3 +44,8 @@ def svd_bound(eigenvalues: Array, rows: int, params: int) -> float:
     """
     rank = params // (rows + len(eigenvalues))
     return float(np.sum(eigenvalues[:rank]))
+
+
+def order_bits(count: int) -> float:
+    """log2(n!): what it takes to name one order of n things."""
+    return math.lgamma(count + 1) / math.log(2)

@@ -63,7 +63,7 @@ def share_basis(stage: SVDStage, weights: WeightMoments, columns: Summed) -> Sha
 
 def shared_step(below: Summed, shared: SharedBasis) -> Step:
     """Code rows in a basis that was learned from more than these."""
-    return _orthonormal_step(below, shared.components, shared.charge(below.rows))
+    return orthonormal_step(below, shared.components, shared.charge(below.rows))
 
 
 def learned_step(below: Summed, stage: LearnedStage, metric: Metric = "isometric") -> Step:
@@ -80,11 +80,15 @@ def learned_step(below: Summed, stage: LearnedStage, metric: Metric = "isometric
     count = min(stage.components_for(len(below.mean)), len(below.mean))
     if isinstance(stage, SVDStage):
         components = below.spectrum_about_zero().components[:count]
-        return _orthonormal_step(below, components, components.size)
+        return orthonormal_step(below, components)
     raise TypeError(f"{stage.spec} is learned by no rule known here")
 
 
-def _orthonormal_step(below: Summed, components: Array, charge: int, side_bits: float = 0.0) -> Step:
+def orthonormal_step(
+    below: Summed, components: Array, charge: int | None = None, side_bits: float = 0.0
+) -> Step:
+    """Coordinates in orthonormal components, shape (K, m); charged all their entries unless said."""
     encoder = components.T
     mean = np.zeros(len(below.mean))
-    return Step(encoder, components, mean, charge, below.mapped(encoder), side_bits=side_bits)
+    charged = components.size if charge is None else charge
+    return Step(encoder, components, mean, charged, below.mapped(encoder), side_bits=side_bits)

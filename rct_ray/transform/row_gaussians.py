@@ -101,8 +101,3 @@ def order_of_rows(codes: Array) -> NDArray[np.int64]:
     """
     first = eigendecomposition(codes.T @ codes).components[0]
     return np.argsort(codes @ first, kind="stable")
-
-
-def ordering_bits(count: int) -> float:
-    """log2(n!): what it takes to name one order of n things."""
-    return math.lgamma(count + 1) / math.log(2)

@@ -11,10 +11,10 @@ import numpy as np
 from rct_ray.transform.affine_code import AffineCode, Metric, Step, Summed
 from rct_ray.transform.basis import Array
 from rct_ray.transform.climb import later_step
-from rct_ray.transform.code_length import BITS_PER_PARAMETER
+from rct_ray.transform.code_length import BITS_PER_PARAMETER, order_bits
 from rct_ray.transform.moments import CoordinateMoments, coordinate_moments
 from rct_ray.transform.quantize import code_bits, quantize
-from rct_ray.transform.row_gaussians import order_of_rows, ordering_bits, row_gaussians
+from rct_ray.transform.row_gaussians import order_of_rows, row_gaussians
 from rct_ray.transform.rung import RowStep, Rung
 from rct_ray.transform.stages import QuantizeStage, RowGaussianStage, Stage
 
@@ -152,5 +152,5 @@ def _along_rows(codes: Array, stage: RowGaussianStage) -> tuple[RowStep, Array, 
     place = np.empty(count, np.int64)
     place[order] = np.arange(count)
     matrices = (("order", order.astype(np.float64)[None, :]),)
-    step = RowStep(size, 0, n_components * size, ordering_bits(count), matrices)
+    step = RowStep(size, 0, n_components * size, order_bits(count), matrices)
     return step, basis.encode(codes[order]), lambda above: basis.decode(above)[place]

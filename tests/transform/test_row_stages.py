@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rct_ray.transform.basis import BasisError, gaussian_functions
 from rct_ray.transform.moments import coordinate_moments
 from rct_ray.transform.quantize import code_bits, quantize
-from rct_ray.transform.row_gaussians import order_of_rows, ordering_bits, row_gaussians
+from rct_ray.transform.code_length import order_bits
+from rct_ray.transform.row_gaussians import order_of_rows, row_gaussians
 from rct_ray.transform.row_steps import rows_like
 
 METRICS = ["isometric", "amplitude"]
@@ -48,8 +49,8 @@ def test_order_of_rows_finds_a_shuffled_ramp():
     order = order_of_rows(codes)
     found = place[order]
     assert (found == np.arange(50)).all() or (found == np.arange(50)[::-1]).all()
-    assert ordering_bits(8) == pytest.approx(math.log2(math.factorial(8)))
-    assert ordering_bits(1) == 0
+    assert order_bits(8) == pytest.approx(math.log2(math.factorial(8)))
+    assert order_bits(1) == 0
 
 
 @given(
@@ -139,7 +140,7 @@ def test_towers_lose_what_rebuilt_weights_lack(text, stages, metric, ascend, col
         elif kind == "rows":
             codes, back = along_rows(codes, *values, metric)
             charge = 0
-            bits += ordering_bits(len(W)) if values[1] else 0
+            bits += order_bits(len(W)) if values[1] else 0
         else:
             codes, back, charge = linear(codes, kind, values[0], metric)
         decoders.append(back)
