@@ -13,10 +13,27 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rct_ray.cli_frontier import frontier
+from rct_ray.cli_options import (
+    AsJson,
+    Checkpoint,
+    Checkpoints,
+    Columns,
+    DriverMemory,
+    Exclude,
+    Include,
+    Metric,
+    Preset,
+    SampleRows,
+    Seed,
+    SvdBound,
+    Tower,
+    make_config,
+    make_console,
+    say,
+)
 
-    from rct_ray.config import RunConfig
+if TYPE_CHECKING:
     from rct_ray.results import Run
 
 _INTERRUPTED = 130
@@ -29,32 +46,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="How compressible are the weights of a neural network?",
 )
-
-Checkpoints = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CHECKPOINT...", help="File, directory or safetensors index; several make one run."
-    ),
-]
-Tower = Annotated[
-    str | None, typer.Option(help="Stages, such as 'gaussian(K=16) > pca(0.95)'; also dct, haar, svd.")
-]
-Metric = Annotated[str | None, typer.Option(help="isometric (default) or amplitude.")]
-Include = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Only tensors whose name meets a glob.")
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="No tensors whose name meets a glob.")
-]
-Columns = Annotated[int | None, typer.Option(help="Only matrices of this many columns.")]
-SampleRows = Annotated[int | None, typer.Option(help="Draw this many rows of each width.")]
-Seed = Annotated[int | None, typer.Option(help="Of the drawn rows and of the nulls' noise (7).")]
-DriverMemory = Annotated[
-    str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")
-]
-Preset = Annotated[str | None, typer.Option(help="paper67: the seed's experiment.")]
-SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is cheap), always or never.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -105,7 +96,7 @@ def run(
     from rct_ray.config import parse_bytes
     from rct_ray.report.progress import track
 
-    config = _config(
+    config = make_config(
         preset,
         tower=tower,
         metric=metric,
@@ -130,7 +121,7 @@ def run(
             address=address,
             resume=resume,
             progress=track,
-            say=_say,
+            say=say,
         )
     _print_run(finished, as_json)
     print(f"written to {directory}", file=sys.stderr)
@@ -138,9 +129,7 @@ def run(
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
-    ],
+    checkpoint: Checkpoint,
     include: Include = None,
     exclude: Exclude = None,
     columns: Columns = None,
@@ -150,12 +139,12 @@ def inspect(
     from rct_ray.api import inspect as inspect_checkpoint
     from rct_ray.report.catalogue import print_inspection
 
-    config = _config(None, include=include, exclude=exclude, columns=columns)
+    config = make_config(None, include=include, exclude=exclude, columns=columns)
     seen = inspect_checkpoint(checkpoint, config)
     if as_json:
         print(json.dumps(seen))
     else:
-        print_inspection(seen, _console())
+        print_inspection(seen, make_console())
 
 
 @app.command()
@@ -168,49 +157,7 @@ def show(
     _print_run(open_run(directory), as_json)
 
 
-@app.command()
-def frontier(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
-    ],
-    basis: Annotated[
-        list[str] | None, typer.Option(help="A first stage whose K is swept; several times for several.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Parquet file for every point.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture: .svg, .png or .pdf.")] = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    columns: Columns = None,
-    seed: Seed = None,
-    driver_memory: DriverMemory = None,
-    workers: Annotated[int | None, typer.Option(help="Threads, a tensor each; changes no figure.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Sweep bases, K and rounding: R2 against bits per weight, beside low rank and plain rounding."""
-    from rct_ray.config import parse_bytes
-    from rct_ray.frontier import BASES
-    from rct_ray.frontier import frontier as sweep
-    from rct_ray.report.frontier import draw_frontier, show_frontier
-    from rct_ray.report.progress import track
-    from rct_ray.results.frontier import write_frontier
-
-    config = _config(
-        None,
-        include=include,
-        exclude=exclude,
-        columns=columns,
-        seed=seed,
-        driver_memory=parse_bytes(driver_memory) if driver_memory else None,
-    )
-    table = sweep(checkpoint, basis or BASES, config, workers=workers, progress=track, say=_say)
-    if out is not None:
-        write_frontier(table, out)
-    if plot is not None:
-        draw_frontier(table, plot)
-    if as_json:
-        print(json.dumps(table.to_pylist()))
-    else:
-        show_frontier(table, _console())
+app.command()(frontier)
 
 
 @contextmanager
@@ -224,27 +171,12 @@ def _interruptible(directory: Path) -> Iterator[None]:
 
         kept = unfinished(directory)
         if kept:
-            _say(f"{kept} finished units are kept in {directory}: go on with --resume")
+            say(f"{kept} finished units are kept in {directory}: go on with --resume")
         elif is_run(directory):
-            _say(f"{directory} holds a whole run")
+            say(f"{directory} holds a whole run")
         else:
-            _say("nothing was written")
+            say("nothing was written")
         raise
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _config(preset: str | None, **options: Any) -> RunConfig:
-    from rct_ray.config import RunConfig, from_preset
-
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in options.items()
-        if value is not None
-    }
-    return from_preset(preset, **given) if preset else RunConfig(**given)
 
 
 def _default_out(checkpoints: Sequence[str]) -> Path:
@@ -262,14 +194,7 @@ def _print_run(finished: Run, as_json: bool) -> None:
         return
     from rct_ray.report.terminal import show as show_run
 
-    show_run(finished, _console())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A pipe has no width of its own; tables wrapped at 80 columns are hard to read and harder to grep.
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    show_run(finished, make_console())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -286,7 +211,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         return _explain(error)
     if status == _INTERRUPTED:
-        _say("interrupted")
+        say("interrupted")
     return int(status)
 
 
@@ -301,7 +226,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, _UsageError):
         said = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":
-            _say(said)
+            say(said)
             return status
         said = f"{said.rstrip('.')}; see rct-ray --help"
     elif isinstance(error, (ValueError, EngineError)) and type(error).__module__.startswith("rct_ray."):
@@ -310,5 +235,5 @@ def _explain(error: Exception) -> int:
             status = 1
     else:
         raise error
-    _say(f"rct-ray: {printable(said)}")
+    say(f"rct-ray: {printable(said)}")
     return status

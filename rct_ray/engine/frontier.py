@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -61,9 +62,8 @@ def frontiers(
     """
     finite = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
-        for one in _in_order(
-            pool, [lambda entry=entry: _measured(entry, grid, seed) for entry in entries], workers
-        ):
+        tasks = [partial(_measured, entry, grid, seed) for entry in entries]
+        for one in _in_order(pool, tasks, workers):
             finite += one.fault is None
             yield one
     if not finite:
