@@ -23,6 +23,7 @@ from rct_ray.cli_options import (
     Exclude,
     Include,
     Metric,
+    Null,
     Preset,
     SampleRows,
     Seed,
@@ -32,6 +33,7 @@ from rct_ray.cli_options import (
     make_console,
     say,
 )
+from rct_ray.cli_submit import AS_RUN, logs, status, stop, submit
 
 if TYPE_CHECKING:
     from rct_ray.results import Run
@@ -78,6 +80,7 @@ def run(
     columns: Columns = None,
     sample_rows: SampleRows = None,
     seed: Seed = None,
+    null: Null = None,
     svd_bound: SvdBound = None,
     pca: Annotated[
         str | None,
@@ -105,6 +108,7 @@ def run(
         columns=columns,
         sample_rows=sample_rows,
         seed=seed,
+        null=null,
         svd_bound=svd_bound,
         pca=pca,
         driver_memory=parse_bytes(driver_memory) if driver_memory else None,
@@ -158,6 +162,10 @@ def show(
 
 
 app.command()(frontier)
+app.command(**AS_RUN)(submit)
+app.command()(status)
+app.command()(logs)
+app.command()(stop)
 
 
 @contextmanager

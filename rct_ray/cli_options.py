@@ -38,6 +38,9 @@ DriverMemory = Annotated[
     str | None, typer.Option(metavar="BYTES", help="What one level may take on the driver (1GiB).")
 ]
 Preset = Annotated[str | None, typer.Option(help="paper67: the seed's experiment.")]
+Null = Annotated[
+    str | None, typer.Option(help="noise (default), or shuffle: the weights' own entries shuffled.")
+]
 SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is cheap), always or never.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

@@ -14,6 +14,7 @@ from rct_ray.transform.stages import Stage
 from rct_ray.transform.tower_language import DEFAULT_TOWER, parse_tower
 
 EngineName = Literal["auto", "inprocess", "ray"]
+Null = Literal["noise", "shuffle"]
 SvdBound = Literal["auto", "always", "never"]
 PcaMethod = Literal["auto", "moments", "tsqr", "gather", "randomized"]
 
@@ -41,6 +42,9 @@ class RunConfig:
         Draw this many rows of each width, without replacement, from the selected matrices stacked in the
         checkpoint's order: `default_rng(seed).choice(rows, sample_rows, replace=False)`.
     seed : int
+    null : {"noise", "shuffle"}
+        What structureless weights are: normal noise of the same mean and variance, or the weights' own entries
+        shuffled among the rows that are read together.
     svd_bound : {"auto", "always", "never"}
         Whether to keep the d x d moments that the SVD bound and the stable rank need; "auto" keeps them for
         widths where they cost little (see `engine.plan`).
@@ -66,6 +70,7 @@ class RunConfig:
     columns: int | None = None
     sample_rows: int | None = None
     seed: int = 7
+    null: Null = "noise"
     svd_bound: SvdBound = "auto"
     pca: PcaMethod = "auto"
     driver_memory: int = 1024 * MEBIBYTE
@@ -79,6 +84,8 @@ class RunConfig:
         object.__setattr__(self, "stages", parse_tower(self.tower))
         if self.metric not in get_args(Metric):
             raise ConfigError(f"metric must be isometric or amplitude, not {self.metric!r}")
+        if self.null not in get_args(Null):
+            raise ConfigError(f"null must be noise or shuffle, not {self.null!r}")
         if self.svd_bound not in get_args(SvdBound):
             raise ConfigError(f"svd-bound must be auto, always or never, not {self.svd_bound!r}")
         if self.pca not in get_args(PcaMethod):

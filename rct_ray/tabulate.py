@@ -156,6 +156,7 @@ def _matrices(tower: ScopeTower, rung: Rung, level: int) -> Iterator[tuple[str, 
             yield "components", step.decoder
         return
     yield "components", step.decoder
+    yield from step.beside
     if isinstance(stage, PCAStage):
         yield "mean", step.mean[None, :]
 

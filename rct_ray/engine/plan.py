@@ -14,7 +14,7 @@ from rct_ray.checkpoint import Checkpoint, TensorEntry
 from rct_ray.engine.errors import PlanError
 from rct_ray.engine.pca_method import pca_methods
 from rct_ray.transform.encode import Summary
-from rct_ray.transform.stages import FixedStage, LearnedStage, Stage, first_coordinates
+from rct_ray.transform.stages import FixedStage, LearnedStage, PlacedGaussianStage, Stage, first_coordinates
 
 # A width's d x d moments are kept on "auto" up to this many multiply-adds (about a second of one core).
 _CHEAP_SPECTRUM = 16e9
@@ -119,7 +119,7 @@ def make_plan(
     selection = selected(checkpoint, include, exclude, columns)
     for entry in selection.taken:
         _check_width(stages[0], entry)
-    if metric == "amplitude" and isinstance(stages[0], FixedStage):
+    if metric == "amplitude" and isinstance(stages[0], FixedStage | PlacedGaussianStage):
         for width in {entry.width for entry in selection.taken}:
             stages[0].basis(width).unmixing()
     methods = pca_methods(selection.taken, stages, metric, pca, driver_memory, sample_rows)

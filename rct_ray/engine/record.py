@@ -70,15 +70,22 @@ class _Cursor:
 def _described(result: ShardResult, arrays: list[Array]) -> dict[str, Any]:
     return {
         "index": result.index,
-        "weights": {name: getattr(result.moments.weights, name) for name in _WEIGHT_FIELDS},
-        "projected": _sizes(result.moments.projected, arrays),
-        "columns": _sizes(result.moments.columns, arrays),
+        "moments": _moments(result.moments, arrays),
         "nbytes": result.nbytes,
         "seconds_read": result.seconds_read,
         "seconds_encode": result.seconds_encode,
         "seconds": result.seconds,
         "worker": result.worker,
         "attempt": result.attempt,
+    }
+
+
+def _moments(moments: RowMoments, arrays: list[Array]) -> dict[str, Any]:
+    return {
+        "weights": {name: getattr(moments.weights, name) for name in _WEIGHT_FIELDS},
+        "projected": _sizes(moments.projected, arrays),
+        "columns": _sizes(moments.columns, arrays),
+        "shuffled": None if moments.shuffled is None else _moments(moments.shuffled, arrays),
     }
 
 
@@ -102,12 +109,16 @@ def _sizes(coordinates: Coordinates | None, arrays: list[Array]) -> list[Any] | 
 
 
 def _restored(known: dict[str, Any], cursor: _Cursor) -> ShardResult:
-    moments = RowMoments(
-        WeightMoments(**known.pop("weights")),
-        _coordinates(known.pop("projected"), cursor),
-        _coordinates(known.pop("columns"), cursor),
+    return ShardResult(moments=_restored_moments(known.pop("moments"), cursor), **known)
+
+
+def _restored_moments(known: dict[str, Any], cursor: _Cursor) -> RowMoments:
+    return RowMoments(
+        WeightMoments(**known["weights"]),
+        _coordinates(known["projected"], cursor),
+        _coordinates(known["columns"], cursor),
+        None if known["shuffled"] is None else _restored_moments(known["shuffled"], cursor),
     )
-    return ShardResult(moments=moments, **known)
 
 
 def _coordinates(sizes: list[Any] | None, cursor: _Cursor) -> Coordinates | None:

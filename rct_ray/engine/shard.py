@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +29,8 @@ class ShardTask:
 
     first_stage: Stage
     block_bytes: int
+    #: Seed of the shuffle, where the null is to be measured on the weights' own entries.
+    shuffle: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,8 @@ def encode_shard(
     begun = time.perf_counter()
     encoder = _encoder(task.first_stage, shard.entry.width, shard.columns, shard.single, shard.summary)
     moments = encoder.start()
+    shuffled = None if task.shuffle is None else encoder.start()
+    generator = _shuffler(task.shuffle or 0, shard)
     reading = encoding = 0.0
     with RowReader(shard.entry) as reader:
         blocks = _blocks(reader, shard, task.block_bytes)
@@ -86,12 +91,22 @@ def encode_shard(
             if block is None:
                 break
             moments.add(block)
+            if shuffled is not None:
+                shuffled.add(generator.permuted(block.reshape(-1)).reshape(block.shape))
             encoding += time.perf_counter() - read
         else:
             raise Interrupted
     known = moments.moments()
+    if shuffled is not None:
+        known = replace(known, shuffled=shuffled.moments())
     seconds = time.perf_counter() - begun
     return ShardResult(shard.index, known, shard.nbytes, reading, encoding, seconds, worker, attempt)
+
+
+def _shuffler(seed: int, shard: Shard) -> np.random.Generator:
+    """The same for a shard wherever it is read; entries are shuffled among the rows that are read together."""
+    name = zlib.crc32(shard.entry.name.encode())
+    return np.random.default_rng(np.random.SeedSequence((seed, name, shard.start)))
 
 
 def _blocks(reader: RowReader, shard: Shard, block_bytes: int) -> Iterator[Weights]:

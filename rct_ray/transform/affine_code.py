@@ -32,6 +32,8 @@ class Step:
         Of the stage's input, for a PCA.
     side_bits : float
         What the decoder costs beside its parameters.
+    beside : tuple of (str, ndarray)
+        What the decoder was made of, where the decoder itself does not show it.
     """
 
     encoder: Array
@@ -41,6 +43,7 @@ class Step:
     code: Summed
     participation_ratio: float | None = None
     side_bits: float = 0.0
+    beside: tuple[tuple[str, Array], ...] = ()
 
     @property
     def n_components(self) -> int:

@@ -9,11 +9,12 @@ import numpy as np
 
 from rct_ray.transform.affine_code import AffineCode, Metric, Step, Summed
 from rct_ray.transform.basis import Basis
-from rct_ray.transform.learned import SharedBasis, learned_step, shared_step
+from rct_ray.transform.learned import learned_step
 from rct_ray.transform.moments import ScoreMoments
+from rct_ray.transform.placed import placed_steps
 from rct_ray.transform.rung import Rung
 from rct_ray.transform.spectrum import Spectrum, components_needed, participation_ratio
-from rct_ray.transform.stages import FixedStage, LearnedStage, PCAStage, Stage
+from rct_ray.transform.stages import FixedStage, LearnedStage, PCAStage, PlacedGaussianStage, Stage
 
 # A scatter below this share of the energy is rounding: float64 squares of what should have been zero.
 _ROUNDING = 1e-26
@@ -28,7 +29,7 @@ def climb(
     kept: Sequence[int] | None = None,
     *,
     ground: bool = True,
-    shared: SharedBasis | None = None,
+    first: Step | None = None,
 ) -> list[Rung]:
     """Climb a tower from the moments of its first orthonormal coordinates.
 
@@ -47,8 +48,8 @@ def climb(
         Components to keep at each level, instead of what the thresholds say (a null at equal charge).
     ground : bool
         Whether the level below the first stage is the weights themselves, with what is outside.
-    shared : SharedBasis, optional
-        The first stage's, where it was learned from more rows than these.
+    first : Step, optional
+        The first stage's, where it was learned together with others.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def climb(
     """
     if not stages:
         return []
-    first = _first_step(base, stages[0], basis, metric, kept, shared)
+    first = first or _first_step(base, stages[0], basis, metric, kept)
     steps = [first, *_later_steps(first.code, stages[1:], metric, kept)]
     losses = _losses_that_add(base, steps) if metric == "isometric" else _losses(base, steps)
     rungs: list[Rung] = []
@@ -111,10 +112,7 @@ def _first_step(
     basis: Basis | None,
     metric: Metric,
     kept: Sequence[int] | None,
-    shared: SharedBasis | None,
 ) -> Step:
-    if shared is not None:
-        return shared_step(base, shared)
     if not isinstance(stage, FixedStage):
         return later_step(base, stage, metric, kept[0] if kept else None)
     if basis is None:
@@ -139,6 +137,8 @@ def later_step(below: Summed, stage: Stage, metric: Metric, kept: int | None) ->
     """One stage on a code, from its moments; `kept` overrides how many components a PCA keeps."""
     if isinstance(stage, PCAStage):
         return _pca_step(below, stage.threshold, kept)
+    if isinstance(stage, PlacedGaussianStage):
+        return placed_steps([below], stage, metric)[0]
     if isinstance(stage, LearnedStage):
         return learned_step(below, stage, metric)
     if not isinstance(stage, FixedStage):

@@ -142,12 +142,14 @@ class RowMoments:
 
     `projected` are moments of W Q in a fixed frame, `columns` those of the d columns themselves (the d x d
     scatter that SVD stages and the SVD bound need); moments, or factors, or the rows themselves. Either is
-    None when nobody asked for it, or when the rows hold something not finite.
+    None when nobody asked for it, or when the rows hold something not finite. `shuffled` is the same of the
+    same weights with their entries shuffled, where that is what the null is measured on.
     """
 
     weights: WeightMoments
     projected: Coordinates | None = None
     columns: Coordinates | None = None
+    shuffled: RowMoments | None = None
 
     @property
     def rows(self) -> int:
@@ -161,6 +163,7 @@ class RowMoments:
             self.weights.merge(other.weights),
             _merged(self.projected, other.projected),
             _merged(self.columns, other.columns),
+            self.shuffled.merge(other.shuffled) if self.shuffled and other.shuffled else None,
         )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from rct_ray.transform.basis import Array
 from rct_ray.transform.code_length import order_bits
 from rct_ray.transform.spectrum import eigendecomposition
+from rct_ray.transform.stages import Order
 
-Order: TypeAlias = Literal["none", "svd", "assign"]
 Single: TypeAlias = NDArray[np.float32]
 
 # Columns that are tried against as many others at once, at least and at most: few leave chance its say, but in
@@ -157,7 +157,7 @@ class _Search:
         self.ragged = self.width % size > 0
         self.starts = np.append(starts, self.width - size) if self.ragged else starts
         self.within = np.arange(size)
-        self.tiles = np.lib.stride_tricks.sliding_window_view(self.H, (size, size), axis=(1, 2))  # type: ignore[call-overload]
+        self.tiles = np.lib.stride_tricks.sliding_window_view(self.H, (size, size), axis=(1, 2))
 
     def anneal(self) -> None:
         """Swap, first at random and at last only for the better."""
@@ -224,7 +224,11 @@ class _Swaps:
         between: Single,
     ) -> None:
         self.signed = search.signed
-        hI, hJ, nI, nJ = search.own[:, I], search.own[:, J], *(search.norms[search.places[:, k]] for k in (I, J))
+        hI, hJ, nI, nJ = (
+            search.own[:, I],
+            search.own[:, J],
+            *(search.norms[search.places[:, k]] for k in (I, J)),
+        )
         self.YI, self.YJ = search.Y[:, I], search.Y[:, J]
         XI, XJ = search.X[:, I], search.X[:, J]
         # y_i' = a y_j and y_j' = b y_i gain 2 (a A + b B + a b C) beside what no sign changes.
@@ -285,4 +289,3 @@ def _temperatures(width: int, size: int) -> Array:
     work = width * size * (width + _BLOCKS[1])
     steps = max(8, min(_STEPS, int(_MOST_WORK / max(work, 1))))
     return np.asarray(_HOT * (_COLD / _HOT) ** (np.arange(steps) / max(steps - 1, 1)))
-

@@ -43,8 +43,8 @@ def quantize(codes: Array, bits: int) -> Quantized:
     """Round each component to 2^bits evenly spaced values about its mean.
 
     How far out the values reach is tried in 16 steps, from the farthest code down to 1/32 of it, and the one
-    that loses the least in sum of squares (of at most 2,047 rows, evenly spaced) is kept, so that one outlier
-    does not coarsen all the others.
+    that loses the least in sum of squares is kept, so that one outlier does not coarsen all the others: what
+    lies beyond the reach is known for all rows, what rounding loses within is tried on at most 2,047 of them.
 
     Parameters
     ----------
@@ -55,18 +55,28 @@ def quantize(codes: Array, bits: int) -> Quantized:
     if not 1 <= bits <= MOST_BITS:
         raise ValueError(f"bits must be from 1 to {MOST_BITS}, not {bits}")
     mean, some = codes.mean(axis=0), codes[:: max(1, len(codes) // _ROWS_TRIED)]
-    farthest = np.abs(codes - mean).max(axis=0)
+    distances = np.sort(np.abs(codes - mean), axis=0)
     best = np.full(codes.shape[1], np.inf)
     offset, step = mean.copy(), np.zeros_like(mean)
     for share in _DRAWN_IN:
-        reach = share * farthest
+        reach = share * distances[-1]
         trial = _Grid(mean - reach, 2 * reach / (2**bits - 1), bits)
-        lost = np.sum((some - trial.values(trial.nearest(some))) ** 2, axis=0)
+        within = np.clip(some, mean - reach, mean + reach)
+        rounding = np.sum((within - trial.values(trial.nearest(within))) ** 2, axis=0)
+        lost = rounding * (len(codes) / len(some)) + _beyond(distances, reach)
         better = lost < best
         best = np.where(better, lost, best)
         offset, step = np.where(better, trial.offset, offset), np.where(better, trial.step, step)
     chosen = _Grid(offset, step, bits)
     return Quantized(chosen.nearest(codes).astype(np.int32), offset, step, bits)
+
+
+def _beyond(distances: Array, reach: Array) -> Array:
+    """Sum of squares by which ascending distances, shape (n, m), pass the reach of each component."""
+    lost = np.zeros(len(reach))
+    for component, (column, far) in enumerate(zip(distances.T, reach, strict=True)):
+        lost[component] = np.sum((column[np.searchsorted(column, far) :] - far) ** 2)
+    return lost
 
 
 def code_bits(quantized: Quantized) -> float:

@@ -17,6 +17,8 @@ from rct_ray.transform.basis import (
 )
 
 RowOrder: TypeAlias = Literal["none", "svd"]
+Order: TypeAlias = Literal["none", "svd", "assign"]
+Fit: TypeAlias = Literal["fixed", "shared"]
 Share: TypeAlias = Literal["tensor", "width"]
 
 
@@ -122,6 +124,42 @@ class SVDStage(LearnedStage):
     def spec(self) -> str:
         """The stage as it is written in a tower."""
         return _written(self.name, self.n_components, {"share": self.share} if self.share != "tensor" else {})
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedGaussianStage(LearnedStage):
+    """Gaussians along the columns in an order of their own, or at centres and widths of their own, or both.
+
+    Naming the order of d columns costs log2(d!) bits, and the signs of `assign` one bit a column; centres and
+    widths that a matrix's rows share (`fit="shared"`) are charged 2 K.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    relative_width: float = 1.0
+    order: Order = "none"
+    signs: bool = True
+    fit: Fit = "fixed"
+
+    def basis(self, width: int) -> Basis:
+        """The Gaussians along the order, before centres and widths are fitted."""
+        return GaussianStage(self.n_components, self.relative_width).basis(width)
+
+    @property
+    def signed(self) -> bool:
+        """Whether columns may be turned about."""
+        return self.signs and self.order == "assign"
+
+    @property
+    def spec(self) -> str:
+        """The stage as it is written in a tower."""
+        options = _width_option(self.relative_width)
+        if self.order != "none":
+            options["order"] = self.order
+        if self.order == "assign" and not self.signs:
+            options["signs"] = "no"
+        if self.fit != "fixed":
+            options["fit"] = self.fit
+        return _written(self.name, self.n_components, options)
 
 
 @dataclass(frozen=True, slots=True)

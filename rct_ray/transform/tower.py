@@ -16,14 +16,15 @@ from rct_ray.transform.climb import climb
 from rct_ray.transform.code_length import svd_bound
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.leading import LeadingMoments, climb_leading
-from rct_ray.transform.learned import SharedBasis
+from rct_ray.transform.learned import SharedBasis, shared_step
 from rct_ray.transform.level import Level, mark_fixed_point
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
 from rct_ray.transform.noise import noise_coordinates
+from rct_ray.transform.placed import placed_steps
 from rct_ray.transform.randomized import ColumnMoments
 from rct_ray.transform.row_steps import Footing, climb_rows, rows_like
 from rct_ray.transform.rung import RowStep, Rung
-from rct_ray.transform.stages import FixedStage, PCAStage, RowStage, Stage
+from rct_ray.transform.stages import FixedStage, PCAStage, PlacedGaussianStage, RowStage, Stage
 
 if TYPE_CHECKING:
     from rct_ray.transform.moments import Coordinates
@@ -64,7 +65,8 @@ def tower(
     ----------
     moments : RowMoments
         Of finite weights, with `projected` in the frame of the first stage if that is a fixed basis, else
-        with `columns`. With `columns` the SVD bound is known too.
+        with `columns`. With `columns` the SVD bound is known too. With `shuffled` the null is measured on these
+        weights with their entries shuffled, instead of on drawn noise.
     width : int
         d, columns of a row.
     stages : sequence of Stage
@@ -92,13 +94,16 @@ def tower(
     sst = moments.weights.energy
     outside = max(0.0, sst - base.energy) if basis else 0.0
     linear = _linear(stages)
-    rungs = climb(base, outside, linear, basis, metric, shared=shared)
+    generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
+    noise = _noise(moments.weights, base.rows, width, basis, generator, moments.shuffled)
+    first_step, first_of_noise = _first_steps(base, noise, stages[0], metric, seed, shared, generator)
+    rungs = climb(base, outside, linear, basis, metric, first=first_step)
     if len(linear) < len(stages):
         if not isinstance(first, GatheredRows):
             raise ValueError("the rows that some stage needs were not kept")
         start = Footing.of(rungs, base, outside, metric)
         rungs += climb_rows(start.rows(first.stacked()), start, rungs, stages[len(linear) :], metric)
-    null_rungs = _null(moments, base, width, stages, metric, basis, rungs, seed, shared)
+    null_rungs = _null(moments.weights, noise, stages, metric, basis, rungs, first_of_noise, generator)
     eigenvalues = None if moments.columns is None else _descending_eigenvalues(summed(moments.columns))
     levels = [_ground(moments.weights, base.rows, width, eigenvalues)]
     for rung, null in zip(rungs, null_rungs, strict=True):
@@ -134,26 +139,55 @@ def noise_seed(seed: int, *names: str) -> tuple[int, ...]:
     return (seed, *(zlib.crc32(name.encode()) for name in names))
 
 
-def _null(
-    moments: RowMoments,
-    base: Summed,
+def _noise(
+    weights: WeightMoments,
+    rows: int,
     width: int,
+    basis: Basis | None,
+    generator: np.random.Generator,
+    shuffled: RowMoments | None,
+) -> Summed:
+    """What the null is measured on, in the coordinates that the tower starts from."""
+    if shuffled is not None:
+        known = shuffled.projected if basis else shuffled.columns
+        if known is not None:
+            return summed(known)
+    return noise_coordinates(weights, rows, basis.frame if basis else None, width, generator)
+
+
+def _first_steps(
+    base: Summed,
+    noise: Summed,
+    stage: Stage,
+    metric: Metric,
+    seed: Sequence[int],
+    shared: SharedBasis | None,
+    generator: np.random.Generator,
+) -> tuple[Step | None, Step | None]:
+    """First steps of the weights and of the null that are not learned from these rows alone, or that search."""
+    if shared is not None:
+        return shared_step(base, shared), shared_step(noise, shared.on_noise(noise, generator))
+    if isinstance(stage, PlacedGaussianStage):
+        of_weights, of_noise = placed_steps([base, noise], stage, metric, seed)
+        return of_weights, of_noise
+    return None, None
+
+
+def _null(
+    weights: WeightMoments,
+    noise: Summed,
     stages: Sequence[Stage],
     metric: Metric,
     basis: Basis | None,
     rungs: Sequence[Rung],
-    seed: Sequence[int],
-    shared: SharedBasis | None,
+    first: Step | None,
+    generator: np.random.Generator,
 ) -> list[Rung]:
     """The same tower over noise, keeping as many components as the weights did: a null at equal charge."""
-    generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
-    frame = basis.frame if basis else None
-    noise = noise_coordinates(moments.weights, base.rows, frame, width, generator)
-    outside = max(0.0, moments.weights.energy - noise.energy) if basis else 0.0
+    outside = max(0.0, weights.energy - noise.energy) if basis else 0.0
     kept = [rung.step.n_components for rung in rungs]
-    alike = None if shared is None else shared.on_noise(noise, generator)
     linear = _linear(stages)
-    null = climb(noise, outside, linear, basis, metric, kept, shared=alike)
+    null = climb(noise, outside, linear, basis, metric, kept, first=first)
     if len(linear) < len(stages):
         start, rest = Footing.of(null, noise, outside, metric), len(linear)
         rows = rows_like(start.moments, generator)

@@ -15,9 +15,12 @@ from typing import Any, get_args
 from rct_ray.transform.quantize import MOST_BITS
 from rct_ray.transform.stages import (
     DCTStage,
+    Fit,
     GaussianStage,
     HaarStage,
+    Order,
     PCAStage,
+    PlacedGaussianStage,
     QuantizeStage,
     RandomStage,
     RowGaussianStage,
@@ -84,12 +87,19 @@ class _Option:
 
 
 def _gaussian(axis: str = "columns", **values: Any) -> Stage:
-    """Along the columns or along the rows."""
+    """Along the columns or along the rows; as they stand, in order, or fitted."""
+    signs = values.pop("signs", None)
     if axis == "rows":
+        if values.get("order") not in (None, *get_args(RowOrder)):
+            raise ValueError("along the rows order is none or svd")
+        if signs or "fit" in values:
+            raise ValueError(f"{'signs' if signs else 'fit'} is for axis=columns")
         return RowGaussianStage(**values)
-    if "order" in values:
-        raise ValueError("order is for axis=rows")
-    return GaussianStage(**values)
+    if signs and values.get("order") != "assign":
+        raise ValueError("signs are for order=assign")
+    if values.get("order", "none") == "none" and values.get("fit", "fixed") == "fixed":
+        return GaussianStage(**{key: value for key, value in values.items() if key not in ("order", "fit")})
+    return PlacedGaussianStage(**values, signs=signs != "no")
 
 
 _COMPONENTS = {"K": _Option("n_components", _count)}
@@ -103,7 +113,9 @@ _STAGES: Mapping[str, tuple[Callable[..., Stage], Mapping[str, _Option]]] = {
                 "relative_width", _number("width", 1000, "above 0 (in units of d/K) and at most 1000")
             ),
             "axis": _Option("axis", _one_of("axis", ("columns", "rows"))),
-            "order": _Option("order", _one_of("order", get_args(RowOrder))),
+            "order": _Option("order", _one_of("order", get_args(Order))),
+            "signs": _Option("signs", _one_of("signs", ("yes", "no"))),
+            "fit": _Option("fit", _one_of("fit", get_args(Fit))),
         },
     ),
     "dct": (DCTStage, _COMPONENTS),
