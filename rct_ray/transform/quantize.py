@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from rct_ray.transform.basis import Array
 
 MOST_BITS = 16
 _ROWS_TRIED = 1024
+# Numbers that are worked on at once.
+_TOGETHER = 1 << 14
 # Shares of the farthest value's distance that the outermost step may be drawn in to, by thirds of an octave.
 _DRAWN_IN = 2.0 ** (-np.arange(16) / 3)
 
@@ -54,29 +57,65 @@ def quantize(codes: Array, bits: int) -> Quantized:
     """
     if not 1 <= bits <= MOST_BITS:
         raise ValueError(f"bits must be from 1 to {MOST_BITS}, not {bits}")
-    mean, some = codes.mean(axis=0), codes[:: max(1, len(codes) // _ROWS_TRIED)]
-    distances = np.sort(np.abs(codes - mean), axis=0)
-    best = np.full(codes.shape[1], np.inf)
-    offset, step = mean.copy(), np.zeros_like(mean)
-    for share in _DRAWN_IN:
-        reach = share * distances[-1]
-        trial = _Grid(mean - reach, 2 * reach / (2**bits - 1), bits)
-        within = np.clip(some, mean - reach, mean + reach)
-        rounding = np.sum((within - trial.values(trial.nearest(within))) ** 2, axis=0)
-        lost = rounding * (len(codes) / len(some)) + _beyond(distances, reach)
-        better = lost < best
-        best = np.where(better, lost, best)
-        offset, step = np.where(better, trial.offset, offset), np.where(better, trial.step, step)
-    chosen = _Grid(offset, step, bits)
-    return Quantized(chosen.nearest(codes).astype(np.int32), offset, step, bits)
+    return next(quantize_each(codes, [bits]))
 
 
-def _beyond(distances: Array, reach: Array) -> Array:
-    """Sum of squares by which ascending distances, shape (n, m), pass the reach of each component."""
-    lost = np.zeros(len(reach))
-    for component, (column, far) in enumerate(zip(distances.T, reach, strict=True)):
-        lost[component] = np.sum((column[np.searchsorted(column, far) :] - far) ** 2)
+def quantize_each(codes: Array, bits: Iterable[int]) -> Iterator[Quantized]:
+    """Round codes to each of several numbers of bits, as `quantize` does, for less work together."""
+    mean = codes.mean(axis=0)
+    farthest = np.abs(codes - mean).max(axis=0)
+    reaches = np.multiply.outer(_DRAWN_IN, farthest)
+    beyond = _beyond(codes, mean, reaches)
+    some = codes[:: max(1, len(codes) // _ROWS_TRIED)]
+    weight = len(codes) / len(some)
+    for one in bits:
+        steps = 2 * reaches / (2**one - 1)
+        lost = weight * _rounding(some, mean, reaches, steps) + beyond
+        best = np.argmin(lost, axis=0)[None, :]
+        reach, step = (np.take_along_axis(tried, best, axis=0)[0] for tried in (reaches, steps))
+        chosen = _Grid(mean - reach, step, one)
+        yield Quantized(chosen.nearest(codes).astype(np.int32), chosen.offset, step, one)
+
+
+def _beyond(codes: Array, mean: Array, reaches: Array) -> Array:
+    """Sum of squares by which components pass each reach, shape (16, m)."""
+    lost = np.zeros_like(reaches)
+    for part, some in _parts(codes):
+        distances = np.abs(some - mean[part, None])
+        passed = np.empty_like(distances)
+        for trial, reach in enumerate(reaches[:, part, None]):
+            np.subtract(distances, reach, out=passed)
+            np.maximum(passed, 0.0, out=passed)
+            lost[trial, part] += np.vecdot(passed, passed)
     return lost
+
+
+def _rounding(codes: Array, mean: Array, reaches: Array, steps: Array) -> Array:
+    """Sum of squares that rounding loses of what is within each reach, shape (16, m)."""
+    lost = np.zeros_like(reaches)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.where(steps >= np.finfo(np.float64).tiny, 1 / steps, 0.0)
+    for part, some in _parts(codes):
+        centred = some - mean[part, None]
+        rounded, within = np.empty_like(centred), np.empty_like(centred)
+        tried = zip(reaches[:, part, None], steps[:, part], inverse[:, part, None], strict=True)
+        for trial, (reach, step, per_step) in enumerate(tried):
+            np.clip(centred, -reach, reach, out=within)
+            within += reach
+            within *= per_step
+            np.rint(within, out=rounded)
+            within -= rounded
+            lost[trial, part] += np.vecdot(within, within) * step**2
+    return lost
+
+
+def _parts(codes: Array) -> Iterator[tuple[slice, Array]]:
+    """Some rows of some components at a time, components first, so few that they stay in a core's cache."""
+    rows, components = min(len(codes), _TOGETHER), max(1, _TOGETHER // len(codes))
+    for first in range(0, codes.shape[1], components):
+        part = slice(first, first + components)
+        for start in range(0, len(codes), rows):
+            yield part, np.ascontiguousarray(codes[start : start + rows, part].T)
 
 
 def code_bits(quantized: Quantized) -> float:
@@ -89,13 +128,19 @@ def code_bits(quantized: Quantized) -> float:
     """
     from scipy.special import gammaln
 
-    rows, count = len(quantized.levels), 2**quantized.bits
+    (rows, components), count = quantized.levels.shape, 2**quantized.bits
+    together = max(1, _TOGETHER // max(rows, count))
     total = 0.0
-    for component in quantized.levels.T:
-        seen = np.bincount(component, minlength=count)
-        seen = seen[seen > 0]
-        nats = gammaln(rows + count / 2) - gammaln(count / 2) - np.sum(gammaln(seen + 0.5) - gammaln(0.5))
-        total += 1 + min(float(nats) / math.log(2), float(rows * quantized.bits))
+    for first in range(0, components, together):
+        levels = quantized.levels[:, first : first + together]
+        apart = count * np.arange(levels.shape[1])
+        seen = np.bincount((levels + apart).ravel(), minlength=count * len(apart)).reshape(-1, count)
+        nats = (
+            gammaln(rows + count / 2)
+            - gammaln(count / 2)
+            - np.sum(gammaln(seen + 0.5) - gammaln(0.5), axis=1)
+        )
+        total += float(np.sum(1 + np.minimum(nats / math.log(2), float(rows * quantized.bits))))
     return total
 
 
