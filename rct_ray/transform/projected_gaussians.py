@@ -108,5 +108,9 @@ def _slopes(
     newton[:, K + k, k] -= mixed
     newton[:, K + k, K + k] -= a * (m[:, 4] - 2 * m[:, 2])
     descent = xp.concatenate([per_c * m[:, 1], a * m[:, 2]], axis=1)
-    reach = xp.concatenate([_CENTRE_REACH / scale, xp.ones_like(scale)], axis=1)
-    return Slopes(xp.einsum("nd,nd->n", left, left), a, descent, gauss_newton, newton, reach)
+    return Slopes(xp.einsum("nd,nd->n", left, left), a, descent, gauss_newton, newton, reach_of(scale, xp))
+
+
+def reach_of(scale: Array, xp: Any = np) -> Array:
+    """The farthest that parameters should go at once, from one over the widths, shape (n, K)."""
+    return xp.concatenate([_CENTRE_REACH / scale, xp.ones_like(scale)], axis=1)  # type: ignore[no-any-return]
