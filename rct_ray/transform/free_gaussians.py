@@ -93,6 +93,14 @@ def decode_gaussians(amplitudes: Array, centres: Array, widths: Array, width: in
     return rows  # type: ignore[no-any-return]
 
 
+def amplitudes_at(rows: Array, centres: Array, widths: Array, xp: Any = np) -> Array:
+    """Least-squares amplitudes of each row for given centres and widths, shape (n, K)."""
+    scale = _scales(rows, xp)
+    parameters = xp.concatenate([centres, xp.log(widths)], axis=1)
+    measured = _measure_of(rows / scale[:, None], xp)(xp.arange(len(rows)), parameters)
+    return measured.amplitudes * scale[:, None]
+
+
 def fit_free(
     rows: Array,
     n_components: int,

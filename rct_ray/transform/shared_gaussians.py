@@ -10,7 +10,7 @@ import numpy as np
 
 from rct_ray.transform.basis import Array
 from rct_ray.transform.free_gaussians import parameter_bounds
-from rct_ray.transform.levenberg_marquardt import Index, Slopes, minimise
+from rct_ray.transform.levenberg_marquardt import Slopes, minimise
 from rct_ray.transform.projected_gaussians import inverse_gram, powers_at, reach_of
 
 # Widths to start from beside those given, as multiples of them.
