@@ -16,6 +16,7 @@ NAMES = (
     "command",
     "memory",
     "curve_fit",
+    "ordering",
     "distributed_pca",
     "many_tensors",
     "catalogue",
