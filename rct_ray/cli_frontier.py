@@ -27,6 +27,16 @@ def frontier(
     basis: Annotated[
         list[str] | None, typer.Option(help="A first stage whose K is swept; several times for several.")
     ] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="K over columns, such as 1/32; several times for several (1/64 to 1)."),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="Of a PCA of the code, beside none (0.99 and 0.9).")
+    ] = None,
+    bits: Annotated[
+        list[int] | None, typer.Option(help="To round the code to, beside 16-bit floats (8, 4, 3 and 2).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Parquet file for every point.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture: .svg, .png or .pdf.")] = None,
     include: Include = None,
@@ -41,8 +51,10 @@ def frontier(
     from rct_ray.config import parse_bytes
     from rct_ray.frontier import BASES
     from rct_ray.frontier import frontier as sweep
-    from rct_ray.report.frontier import draw_frontier, show_frontier
+    from rct_ray.report.frontier import show_frontier
+    from rct_ray.report.picture import check_picture, draw_frontier
     from rct_ray.report.progress import track
+    from rct_ray.results.files import check_writable
     from rct_ray.results.frontier import write_frontier
 
     config = make_config(
@@ -53,7 +65,21 @@ def frontier(
         seed=seed,
         driver_memory=parse_bytes(driver_memory) if driver_memory else None,
     )
-    table = sweep(checkpoint, basis or BASES, config, workers=workers, progress=track, say=say)
+    if out is not None:
+        check_writable(out)
+    if plot is not None:
+        check_picture(plot)
+    table = sweep(
+        checkpoint,
+        basis or BASES,
+        config,
+        shares=[_share(text) for text in share] if share else None,
+        thresholds=threshold,
+        bits=bits,
+        workers=workers,
+        progress=track,
+        say=say,
+    )
     if out is not None:
         write_frontier(table, out)
     if plot is not None:
@@ -62,3 +88,14 @@ def frontier(
         print(json.dumps(table.to_pylist()))
     else:
         show_frontier(table, make_console())
+
+
+def _share(text: str) -> float:
+    from fractions import Fraction
+
+    from rct_ray.config import ConfigError
+
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ConfigError(f"'{text}' is no share of the columns; write such as 1/32 or 0.25") from None

@@ -14,13 +14,14 @@ from rct_ray.engine.frontier import TensorFrontier, check_memory, frontiers
 from rct_ray.engine.plan import selected
 from rct_ray.transform.frontier import Grid, Point, add_up, front
 from rct_ray.transform.level import kept_share
+from rct_ray.transform.quantize import MOST_BITS
 from rct_ray.transform.stages import FixedStage, LearnedStage, shared_over_width
 from rct_ray.transform.tower_language import parse_tower
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BASES = ("gaussian", "dct", "haar", "random", "svd")
+BASES = ("gaussian", "gaussian(order=assign)", "dct", "svd")
 Progress: TypeAlias = Callable[[str, Any, Iterable[TensorFrontier]], Iterable[TensorFrontier]]
 
 
@@ -29,21 +30,31 @@ def frontier(
     bases: Sequence[str] = BASES,
     config: RunConfig | None = None,
     *,
+    shares: Sequence[float] | None = None,
+    thresholds: Sequence[float] | None = None,
+    bits: Sequence[int] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> pa.Table:
     """Sweep bases, K, thresholds and rounding over a checkpoint, beside what low rank and plain rounding keep.
 
-    Each tensor is read once and held whole.
+    Each tensor is read once and held whole; all its points come from that.
 
     Parameters
     ----------
     checkpoint : path
     bases : sequence of str
-        First stages of a tower, such as "gaussian", "dct", "svd"; their K is swept.
+        First stages of a tower, such as "gaussian(order=assign)", "dct", "svd"; their K is swept.
     config : RunConfig, optional
         Which tensors (`include`, `exclude`, `columns`), the `seed` of the shuffles, and `driver_memory`.
+    shares : sequence of float, optional
+        K over columns, above 0 and at most 1; by default 1/64, 1/32, ..., 1/2, and 1 in bases whose functions do
+        not depend on K. Bases that are searched for anew at each K are by default tried up to 1/8.
+    thresholds : sequence of float, optional
+        Of a PCA after the basis, beside none; by default 0.99 and 0.9.
+    bits : sequence of int, optional
+        To round the code to, beside floats of 16 bits; by default 8, 4, 3 and 2.
     workers : int, optional
         Threads, a tensor each; by default the CPUs this process may use. Changes no figure.
     progress : callable, optional
@@ -65,9 +76,7 @@ def frontier(
     from rct_ray.results.tables import as_table
 
     config = config or RunConfig()
-    grid = Grid(tuple(_stage(text) for text in bases))
-    if not grid.stages:
-        raise ConfigError("no basis given")
+    grid = _grid(bases, shares, thresholds, bits)
     opened = open_checkpoint(checkpoint)
     entries = selected(opened, config.include, config.exclude, config.columns).taken
     threads = len(os.sched_getaffinity(0)) if workers is None else workers
@@ -95,6 +104,37 @@ def frontier(
 @dataclass(frozen=True, slots=True)
 class _Sized:
     nbytes: int
+
+
+def _grid(
+    bases: Sequence[str],
+    shares: Sequence[float] | None,
+    thresholds: Sequence[float] | None,
+    bits: Sequence[int] | None,
+) -> Grid:
+    stages = tuple(dict.fromkeys(_stage(text) for text in bases))
+    if not stages:
+        raise ConfigError("no basis given")
+    given: dict[str, Any] = {}
+    if shares is not None:
+        given["shares"] = given["searched"] = _within("share", shares, 1)
+    if thresholds is not None:
+        given["thresholds"] = (None, *_within("threshold", thresholds, 1))
+    if bits is not None:
+        given["bits"] = (None, *_within("bits", bits, MOST_BITS))
+    grid = Grid(stages, **given)
+    for stage in stages:
+        if not grid.shares_of(stage):
+            raise ConfigError(f"{stage.spec} has other functions at each K, and with all K = d it only turns rows: "
+                              "give a share below 1")  # fmt: skip
+    return grid
+
+
+def _within(name: str, values: Sequence[Any], most: int) -> tuple[Any, ...]:
+    for value in values:
+        if not 0 < value <= most:
+            raise ConfigError(f"{name} must be above 0 and at most {most}, not {value}")
+    return tuple(dict.fromkeys(values))
 
 
 def _stage(text: str) -> FixedStage | LearnedStage:

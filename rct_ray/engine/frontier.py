@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -14,10 +12,8 @@ from rct_ray.checkpoint import RowReader, TensorEntry
 from rct_ray.engine.errors import NonFiniteError, PlanError
 from rct_ray.transform.basis import Array
 from rct_ray.transform.frontier import Grid, Point, frontier_points
+from rct_ray.transform.frontier_grid import matrix_bytes
 from rct_ray.transform.tower import noise_seed
-
-# Copies of a matrix in float64 while its points are measured: itself, shuffled, codes and rounded codes.
-_COPIES = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,14 +36,18 @@ def check_memory(entries: Sequence[TensorEntry], workers: int, memory: int) -> N
     PlanError
         If the largest tensors, as many as there are workers, would take more than `memory` bytes.
     """
-    largest = sorted(entries, key=lambda entry: entry.rows * entry.width)[-workers:]
-    needed = sum(8 * _COPIES * entry.rows * entry.width for entry in largest)
+    largest = sorted(entries, key=_bytes)[-workers:]
+    needed = sum(_bytes(entry) for entry in largest)
     if needed > memory:
         raise PlanError(
             f"a frontier holds whole tensors: {workers} at once, up to {largest[-1].rows:,} x "
             f"{largest[-1].width:,} ({largest[-1].name}), take {needed / 2**30:.2f} GiB and --driver-memory is "
             f"{memory / 2**30:.2f} GiB: raise it, use fewer --workers, or --exclude the largest"
         )
+
+
+def _bytes(entry: TensorEntry) -> int:
+    return matrix_bytes(entry.rows, entry.width)
 
 
 def frontiers(
@@ -62,29 +62,18 @@ def frontiers(
     """
     finite = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
-        tasks = [partial(_measured, entry, grid, seed) for entry in entries]
-        for one in _in_order(pool, tasks, workers):
-            finite += one.fault is None
-            yield one
+        # A task reads its own tensor, so no more are held than there are threads.
+        tasks = [pool.submit(_measured, entry, grid, seed) for entry in entries]
+        try:
+            for task in tasks:
+                one = task.result()
+                finite += one.fault is None
+                yield one
+        finally:
+            for task in tasks:
+                task.cancel()
     if not finite:
         raise NonFiniteError(f"no selected tensor of {entries[0].file.path} is finite: nothing to measure")
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, tasks: Sequence[Callable[[], TensorFrontier]], ahead: int
-) -> Iterator[TensorFrontier]:
-    """No more in flight than workers, so that no more tensors are held."""
-    flight: deque[Future[TensorFrontier]] = deque()
-    try:
-        for task in tasks:
-            if len(flight) == ahead:
-                yield flight.popleft().result()
-            flight.append(pool.submit(task))
-        while flight:
-            yield flight.popleft().result()
-    finally:
-        for future in flight:
-            future.cancel()
 
 
 def _measured(entry: TensorEntry, grid: Grid, seed: int) -> TensorFrontier:

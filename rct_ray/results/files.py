@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rct_ray.results.errors import ResultsError
+
 TEMPORARY_SUFFIX = ".tmp"
 
 
@@ -42,6 +44,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that can't be written, before the work of what is to be in it.
+
+    Raises
+    ------
+    ResultsError
+        If it is a directory, or in none that exists and may be written to.
+    """
+    if path.is_dir():
+        raise ResultsError(f"{path}: can't be written (it is a directory)")
+    if not path.parent.is_dir():
+        raise ResultsError(f"{path}: can't be written (there is no directory {path.parent})")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ResultsError(f"{path}: can't be written (no permission in {path.parent})")
 
 
 def sync_directory(directory: Path) -> None:

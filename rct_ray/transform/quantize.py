@@ -100,7 +100,8 @@ def _rounding(codes: Array, mean: Array, reaches: Array, steps: Array) -> Array:
         rounded, within = np.empty_like(centred), np.empty_like(centred)
         tried = zip(reaches[:, part, None], steps[:, part], inverse[:, part, None], strict=True)
         for trial, (reach, step, per_step) in enumerate(tried):
-            np.clip(centred, -reach, reach, out=within)
+            np.minimum(centred, reach, out=within)
+            np.maximum(within, -reach, out=within)
             within += reach
             within *= per_step
             np.rint(within, out=rounded)
