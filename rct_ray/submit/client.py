@@ -89,9 +89,12 @@ class Cluster:
             try:
                 # The client has no public method for it; this is what the dashboard's own page asks.
                 answer = self.client._do_request("GET", "/nodes?view=summary", timeout=30).json()
-                nodes = answer["data"]["summary"]
-                alive = [node for node in nodes if node["raylet"].get("state") == "ALIVE"]
-                found = [{"hostname": node["hostname"], "ip": node["ip"]} for node in alive]
+                nodes = [node["raylet"] for node in answer["data"]["summary"]]
+                found = [
+                    {"hostname": node["nodeManagerHostname"], "ip": node["nodeManagerAddress"]}
+                    for node in nodes
+                    if node.get("state") == "ALIVE"
+                ]
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 return []
             if found or time.monotonic() > deadline:
@@ -140,9 +143,7 @@ class Cluster:
             with self._explained("send the job to"):
                 return str(
                     self.client.submit_job(
-                        # In the shell's place, so that signals and the exit status are the program's own; -P,
-                        # for the directory that a head was started in may hold a checkout.
-                        entrypoint=f"exec {shlex.join(['python', '-P', '-m', 'rct_ray', *arguments])}",
+                        entrypoint=_entrypoint(arguments, own_directory=working_dir is not None),
                         runtime_env=environment,
                         metadata=dict(metadata),
                     )
@@ -202,6 +203,16 @@ def last_line(error: BaseException | str) -> str:
     """The line that says most: servers answer with whole tracebacks."""
     lines = [line.strip(" .") for line in str(error).splitlines() if line.strip(" .")]
     return lines[-1] if lines else type(error).__name__
+
+
+def _entrypoint(arguments: Sequence[str], *, own_directory: bool) -> str:
+    """The shell's line: the program in the shell's place, so that signals and the exit status are its own.
+
+    Python and Ray's workers put the current directory before what was sent; where a head was started in a
+    checkout, that would be other code. -P keeps Python from it, and a directory without modules Ray.
+    """
+    command = f"exec {shlex.join(['python', '-P', '-m', 'rct_ray', *arguments])}"
+    return command if own_directory else f"cd / && {command}"
 
 
 def _client(address: str) -> Any:

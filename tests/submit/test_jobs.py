@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rct_ray
-from rct_ray.submit.client import Cluster
+from rct_ray.submit.client import Cluster, _entrypoint
 from rct_ray.submit.follow import follow
 from rct_ray.submit.wheel import build_wheel
 
@@ -147,13 +147,13 @@ def follow_after_first_answer(through, cluster, job):
 
 
 def test_driver_and_workers_run_the_code_that_was_sent(cluster, tmp_path):
+    # The head was started in this checkout, whose code must not win.
     code = (
         "import ray, rct_ray; ray.init(log_to_driver=False); print('driver', rct_ray.__file__); "
         "print('worker', ray.get(ray.remote(lambda: __import__('rct_ray').__file__).remote()))"
     )
-    job = cluster.client.submit_job(
-        entrypoint=f'python -P -c "{code}"', runtime_env={"py_modules": [str(build_wheel(tmp_path))]}
-    )
+    line = _entrypoint([], own_directory=False).replace("-m rct_ray", f'-c "{code}"')
+    job = cluster.client.submit_job(entrypoint=line, runtime_env={"py_modules": [str(build_wheel(tmp_path))]})
     said = []
     assert follow(cluster, job, said.append).exit_status == 0
     places = dict(
