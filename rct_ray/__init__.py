@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rct_ray.api import inspect, plan_checkpoint, run
-    from rct_ray.checkpoint import CheckpointError, open_checkpoint
+    from rct_ray.checkpoint import CheckpointError, find_checkpoints, open_checkpoint
     from rct_ray.config import ConfigError, RunConfig, from_preset
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
     from rct_ray.frontier import frontier
     from rct_ray.results import ResultsError, Run, open_run
+    from rct_ray.sweep import SweepError
     from rct_ray.transform.basis import BasisError
     from rct_ray.transform.estimators import DCTBasis, GaussianBasis, HaarBasis
     from rct_ray.transform.learned_estimators import PCA, SVDBasis
@@ -29,6 +30,7 @@ _HOMES = {
     "frontier": "frontier",
     "plan_checkpoint": "api",
     "open_checkpoint": "checkpoint",
+    "find_checkpoints": "checkpoint",
     "CheckpointError": "checkpoint",
     "RunConfig": "config",
     "ConfigError": "config",
@@ -41,6 +43,7 @@ _HOMES = {
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
+    "SweepError": "sweep",
     "TowerSyntaxError": "transform.tower_language",
     "BasisError": "transform.basis",
     "GaussianBasis": "transform.estimators",
@@ -68,8 +71,10 @@ __all__ = [
     "Run",
     "RunConfig",
     "SVDBasis",
+    "SweepError",
     "Tower",
     "TowerSyntaxError",
+    "find_checkpoints",
     "from_preset",
     "frontier",
     "inspect",

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rct_ray.checkpoint import Checkpoint, FileInfo, open_checkpoint
+from rct_ray.checkpoint import find_checkpoints, open_checkpoint
 from rct_ray.config import ConfigError, RunConfig, from_preset
 from rct_ray.engine import make_engine
-from rct_ray.engine.collect import collect, recorded
-from rct_ray.engine.measure import Climber, Measured, measure
-from rct_ray.engine.plan import Plan, Shard, make_plan, select
-from rct_ray.engine.shard import ShardResult, ShardTask
+from rct_ray.engine.notices import RUN_FINISHED, RUN_STARTED, Notice
+from rct_ray.engine.plan import Plan, make_plan, select
 from rct_ray.engine.units import make_units
+from rct_ray.sweep import Progress, Sweep
 
 if TYPE_CHECKING:
     from rct_ray.engine import Engine
-    from rct_ray.results import Run, UnitStore
-    from rct_ray.transform.leading import LeadingMoments
+    from rct_ray.results import Run
 
 PathLike: TypeAlias = str | os.PathLike[str]
-# Wraps the results of a plan as they come, to show how far it is.
-Progress: TypeAlias = Callable[[str, Plan, Iterable[ShardResult]], Iterable[ShardResult]]
 
 
 def run(
@@ -41,6 +36,7 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    notice: Notice | None = None,
     **settings: Any,
 ) -> Run:
     """Measure how compressible the weights of one or several checkpoints are.
@@ -48,7 +44,9 @@ def run(
     Parameters
     ----------
     checkpoints : path or sequence of paths
-        Files, directories or safetensors indices.
+        Files, directories, safetensors indices, globs, or lists of paths (see `find_checkpoints`). Several
+        checkpoints are one run, in order of their steps; one of them that is bad is recorded in the manifest
+        (`Run.failed`) and does not stop the rest.
     out : path
         Run directory to write; must not exist, or be empty.
     config : RunConfig, optional
@@ -60,11 +58,14 @@ def run(
     address : str, optional
         Of a running Ray cluster.
     resume : bool
-        Go on with an unfinished run of the same settings and inputs in `out`.
-    say : callable, optional
-        Gets a line of what a user should know while it happens: what is resumed, what is waited for.
+        Go on with an unfinished run of the same settings and inputs in `out`; a run over several checkpoints
+        may go on with more of them, or fewer.
     progress : callable, optional
         Wraps each checkpoint's results as they come: `progress(label, plan, results) -> results`.
+    say : callable, optional
+        Gets a line of what a user should know while it happens: what is resumed, what is waited for.
+    notice : callable, optional
+        Gets every event, a name and a mapping of plain values: `notice("unit done", {"bytes": ...})`.
     **settings
         Fields of `RunConfig`.
 
@@ -75,34 +76,42 @@ def run(
 
     Raises
     ------
-    CheckpointError, ConfigError, TowerSyntaxError, PlanError, NonFiniteError, ResultsError
+    CheckpointError, ConfigError, TowerSyntaxError, PlanError, NonFiniteError, ResultsError, SweepError
         Bad input; one line. Nothing is left in `out`.
     EngineError
         Workers died at every try. The units that were done stay in `out`, for `resume`; so they do when the
         run is interrupted or the disk is full.
     """
     from rct_ray.results import RunWriter, open_run
-    from rct_ray.tables import write_measured
 
     config = _configured(config, settings)
-    paths = _as_paths(checkpoints)
-    plans = [plan_checkpoint(path, config) for path in paths]
-    labels = _labels([plan.checkpoint for plan in plans])
+    paths = find_checkpoints(_as_paths(checkpoints))
+
+    def hear(event: str, values: Mapping[str, Any]) -> None:
+        """Pass on what the engine tells, who knows checkpoints by number alone."""
+        if notice is not None:
+            notice(event, {**values, "checkpoint": sweep.members[values["checkpoint"]].label})
+
+    def tell(event: str, values: Mapping[str, Any]) -> None:
+        chosen.notice(event, values)
+        if notice is not None:
+            notice(event, values)
+
     try:
-        chosen = make_engine(engine, workers, address, say)
+        chosen = make_engine(engine, workers, address, say, hear)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    sweep = Sweep(paths, lambda path: plan_checkpoint(path, config), tell)
     begun = time.perf_counter()
-    with RunWriter(out, identity=_identity(config, plans), resume=resume) as writer:
+    with RunWriter(out, identity=_identity(config, sweep), resume=resume) as writer:
         with one_blas_thread(), chosen:
-            for index, (label, plan) in enumerate(zip(labels, plans, strict=True)):
-                results = _results(label, plan, config, chosen, writer.units(index), say)
-                if progress is not None:
-                    results = progress(label, plan, results)
-                part = label if len(plans) > 1 else None
-                write_measured(writer, label, part, plan, _measure(plan, config, chosen, results))
-        seconds = time.perf_counter() - begun
-        writer.commit(_manifest(config, chosen, labels, plans, seconds))
+            works = sweep.works(writer, make_units, say)
+            tell(RUN_STARTED, _about(out, config, chosen, sweep))
+            sweep.measure(works, config, chosen, writer, progress)
+        seconds = round(time.perf_counter() - begun, 3)
+        writer.commit(_manifest(config, chosen, sweep, seconds))
+    counts = {"checkpoints": len(sweep.members), "failed": len(sweep.failures)}
+    tell(RUN_FINISHED, {"directory": os.fspath(out), **counts, "seconds": seconds})
     return open_run(out)
 
 
@@ -202,78 +211,33 @@ def _as_paths(checkpoints: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return paths
 
 
-def _labels(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Names, or whole paths where names are not enough to tell the checkpoints apart."""
-    names = [checkpoint.name for checkpoint in checkpoints]
-    if len(set(names)) == len(names):
-        return names
-    paths = [os.path.realpath(checkpoint.path) for checkpoint in checkpoints]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ConfigError(f"{twice} is given twice")
-    return paths
-
-
-def _results(
-    label: str,
-    plan: Plan,
-    config: RunConfig,
-    engine: Engine,
-    records: UnitStore,
-    say: Callable[[str], None] | None,
-) -> Iterable[ShardResult]:
-    units = make_units(plan.shards)
-    earlier = recorded(units, records)
-    if earlier and say is not None:
-        say(f"{label}: {len(earlier)} of {len(units)} units were done before and are skipped")
-    task = ShardTask(config.stages[0], config.block_bytes)
-    finished = engine.run([unit for unit in units if unit.index not in earlier], task)
-    return collect(units, finished, records, earlier)
-
-
-def _measure(
-    plan: Plan, config: RunConfig, engine: Engine, results: Iterable[ShardResult]
-) -> Iterator[Measured]:
-    def wide(shards: Sequence[Shard], threshold: float, seed: int) -> LeadingMoments:
-        from rct_ray.engine.wide import leading_moments
-
-        return leading_moments(engine, shards, config.stages[0], threshold, seed)
-
-    climber = Climber(plan, config.stages, config.metric, config.seed, wide)
-    return measure(climber, results, strict=config.strict)
-
-
-def _identity(config: RunConfig, plans: Sequence[Plan]) -> dict[str, Any]:
+def _identity(config: RunConfig, sweep: Sweep) -> dict[str, Any]:
     """What an unfinished run must have in common with the run that goes on with it."""
+    return {"rct-ray": version("rct-ray"), "configuration": config.as_dict(), **sweep.identity()}
+
+
+def _about(out: PathLike, config: RunConfig, engine: Engine, sweep: Sweep) -> dict[str, Any]:
     return {
-        "rct-ray": version("rct-ray"),
+        "directory": os.fspath(out),
+        "rct_ray": version("rct-ray"),
         "configuration": config.as_dict(),
-        "file": {file.path: _identity_of(file) for plan in plans for file in plan.checkpoint.files},
+        "configuration_digest": config.digest,
+        "engine": engine.name,
+        "workers": engine.workers,
+        "checkpoints": len(sweep.members),
+        "failed": len(sweep.failures),
+        "bytes": sum(member.plan.nbytes for member in sweep.members),
     }
 
 
-def _identity_of(file: FileInfo) -> dict[str, Any]:
-    return {"bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_sha256}
-
-
-def _manifest(
-    config: RunConfig, engine: Engine, labels: Sequence[str], plans: Sequence[Plan], seconds: float
-) -> dict[str, Any]:
+def _manifest(config: RunConfig, engine: Engine, sweep: Sweep, seconds: float) -> dict[str, Any]:
     return {
         "rct_ray": version("rct-ray"),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
+        "seconds": seconds,
         "configuration": config.as_dict(),
         "configuration_digest": config.digest,
         "engine": {"name": engine.name, "workers": engine.workers},
-        "checkpoints": [
-            {
-                "label": label,
-                "path": str(Path(plan.checkpoint.path).absolute()),
-                "step": plan.checkpoint.step,
-                "metadata": plan.checkpoint.metadata,
-                "files": [{"path": file.path, **_identity_of(file)} for file in plan.checkpoint.files],
-            }
-            for label, plan in zip(labels, plans, strict=True)
-        ],
+        "checkpoints": [member.as_dict() for member in sweep.members],
+        "failed": [failure.as_dict() for failure in sweep.failures],
     }

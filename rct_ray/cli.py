@@ -29,6 +29,8 @@ from rct_ray.cli_options import (
     Seed,
     SvdBound,
     Tower,
+    log,
+    log_as_json,
     make_config,
     make_console,
     say,
@@ -93,12 +95,16 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Threads or Ray actors; changes no figure.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")] = False,
     as_json: AsJson = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Say what happens as lines of JSON, on stderr.")
+    ] = False,
 ) -> None:
     """Measure checkpoints and write the tables of a run."""
     from rct_ray.api import run as run_checkpoints
     from rct_ray.config import parse_bytes
     from rct_ray.report.progress import track
 
+    log_as_json(log_json)
     config = make_config(
         preset,
         tower=tower,
@@ -124,11 +130,15 @@ def run(
             workers=workers,
             address=address,
             resume=resume,
-            progress=track,
+            progress=None if log_json else track,
             say=say,
+            notice=log if log_json else None,
         )
     _print_run(finished, as_json)
-    print(f"written to {directory}", file=sys.stderr)
+    say(f"written to {directory}")
+    if finished.failed:
+        _list_failed(finished)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -153,12 +163,26 @@ def inspect(
 
 @app.command()
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")], as_json: AsJson = False
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")],
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Where the time went, instead of the towers.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the towers of a run."""
+    """Print the towers of a run, or where its time went."""
     from rct_ray.results import open_run
 
-    _print_run(open_run(directory), as_json)
+    opened = open_run(directory)
+    if timings:
+        from rct_ray.report.timings import show_timings, timings_of
+
+        if as_json:
+            print(json.dumps(timings_of(opened)))
+        else:
+            show_timings(opened, make_console())
+        return
+    _print_run(opened, as_json)
+    _list_failed(opened)
 
 
 app.command()(frontier)
@@ -187,10 +211,22 @@ def _interruptible(directory: Path) -> Iterator[None]:
         raise
 
 
+def _list_failed(finished: Run) -> None:
+    """Name the checkpoints that could not be measured, and why."""
+    from rct_ray.report.progress import printable
+
+    count, measured = len(finished.failed), len(finished.manifest["checkpoints"])
+    if count:
+        say(f"{count} of {count + measured} checkpoints could not be measured:")
+    for failure in finished.failed:
+        path, reason = failure["path"], failure["reason"]
+        say(printable(f"  {reason}" if path in reason else f"  {path}: {reason}"))
+
+
 def _default_out(checkpoints: Sequence[str]) -> Path:
-    name = (
-        re.sub(r"(\.index\.json|\.safetensors|\.np[yz])+$", "", Path(checkpoints[0]).absolute().name) or "run"
-    )
+    # A glob and a list have marks that no directory should be named with.
+    plain = re.sub(r"[*?@\[\]]", "", Path(checkpoints[0]).absolute().name)
+    name = re.sub(r"(\.index\.json|\.safetensors|\.np[yz]|\.txt)+$", "", plain) or "run"
     return Path(f"{name}.rct" if len(checkpoints) == 1 else f"{name}-and-{len(checkpoints) - 1}-more.rct")
 
 
@@ -211,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
+    log_as_json(False)
     try:
         # What a command raises to exit, Typer returns; an interrupt too, as 130. Commands return nothing.
         status = app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0
@@ -243,5 +280,5 @@ def _explain(error: Exception) -> int:
             status = 1
     else:
         raise error
-    say(f"rct-ray: {printable(said)}")
+    say(f"rct-ray: {printable(said)}", "run failed")
     return status

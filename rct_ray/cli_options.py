@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 Checkpoints = Annotated[
     list[str],
     typer.Argument(
-        metavar="CHECKPOINT...", help="File, directory or safetensors index; several make one run."
+        metavar="CHECKPOINT...",
+        help="File, directory, index, 'glob' or list of paths (@FILE, FILE.txt); several make one run.",
     ),
 ]
 Checkpoint = Annotated[
@@ -45,9 +47,28 @@ SvdBound = Annotated[str | None, typer.Option(help="auto (default: where it is c
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
-def say(line: str) -> None:
+_log_is_json = False
+
+
+def log_as_json(wanted: bool) -> None:
+    """From now on, say everything as lines of JSON, or in plain words."""
+    global _log_is_json
+    _log_is_json = wanted
+
+
+def say(line: str, event: str = "message") -> None:
     """Tell the user a line, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    if _log_is_json:
+        log(event, {"text": line})
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def log(event: str, values: Mapping[str, Any]) -> None:
+    """Write an event as a line of JSON, on stderr."""
+    from rct_ray.report.log import log_line
+
+    print(log_line(event, values), file=sys.stderr, flush=True)
 
 
 def make_config(preset: str | None, **options: Any) -> RunConfig:

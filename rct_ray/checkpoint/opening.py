@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,10 +13,7 @@ from rct_ray.checkpoint.directory import read_directory, read_index
 from rct_ray.checkpoint.errors import CheckpointError, quoted
 from rct_ray.checkpoint.files import unreadable
 from rct_ray.checkpoint.formats import INDEX_SUFFIX, SUFFIXES, read_file
-
-# The surest word first: 'checkpoint_2_step500' is of step 500.
-_STEPS = [re.compile(rf"{word}[-_]?([0-9]+)", re.IGNORECASE) for word in ("step", "iter", "checkpoint")]
-_INT64_MAX = 2**63 - 1
+from rct_ray.checkpoint.steps import step_of
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -52,11 +48,12 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     metadata = dict(own)
     for part in contents:
         metadata = part.metadata | metadata
-    name = _name(Path(given).absolute(), is_directory)
+    where = Path(given).absolute()
+    name = _name(where, is_directory)
     return Checkpoint(
         path=given,
         name=name,
-        step=_step(metadata.get("step"), name),
+        step=step_of(metadata.get("step"), where, name),
         files=tuple(part.file for part in contents),
         tensors=tuple(_with_scales(_all_tensors(given, contents))),
         metadata=metadata,
@@ -110,14 +107,3 @@ def _name(path: Path, is_directory: bool) -> str:
         # The index stands for its directory: one checkpoint has one name.
         return path.parent.name
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
-
-
-def _step(metadata: str | None, name: str) -> int | None:
-    if metadata is not None and re.fullmatch(r"\s*[0-9]{1,19}\s*", metadata):
-        found = int(metadata)
-    else:
-        match = next(filter(None, (pattern.search(name) for pattern in _STEPS)), None)
-        if match is None:
-            return None
-        found = int(match[1])
-    return found if found <= _INT64_MAX else None

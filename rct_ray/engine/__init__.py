@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from rct_ray.engine.inprocess import InProcessEngine
+from rct_ray.engine.notices import Notice
 
 if TYPE_CHECKING:
     from rct_ray.engine.ray_engine import RayEngine
@@ -19,6 +20,7 @@ def make_engine(
     workers: int | None = None,
     address: str | None = None,
     say: Callable[[str], None] | None = None,
+    notice: Notice | None = None,
 ) -> Engine:
     """Choose an engine: in-process, unless Ray is asked for by name or by address.
 
@@ -31,6 +33,8 @@ def make_engine(
         Of a running Ray cluster.
     say : callable, optional
         Gets a line when the engine waits, or had to replace a worker.
+    notice : callable, optional
+        Hears of units that are tried again.
 
     Raises
     ------
@@ -48,4 +52,4 @@ def make_engine(
         return InProcessEngine(count)
     from rct_ray.engine.ray_engine import RayEngine
 
-    return RayEngine(count, address, say)
+    return RayEngine(count, address, say, heard=notice)

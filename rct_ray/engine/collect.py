@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from rct_ray.engine.errors import EngineError
+from rct_ray.engine.notices import UNIT_DONE, UNIT_FAILED, Notice, unheard
 from rct_ray.engine.record import pack, unpack
 from rct_ray.engine.shard import ShardResult
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
@@ -30,82 +32,160 @@ def recorded(units: Sequence[Unit], records: Records) -> set[int]:
     return {unit.index for unit in units if _read(unit, records) is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The units of one checkpoint.
+
+    Attributes
+    ----------
+    label : str
+        The checkpoint's name, for messages.
+    units : sequence of Unit
+        The whole plan.
+    records : Records
+        Gets every unit as it finishes.
+    earlier : collection of int
+        Units that are on record already.
+    """
+
+    label: str
+    units: Sequence[Unit]
+    records: Records
+    earlier: Collection[int] = ()
+
+    @property
+    def left(self) -> list[Unit]:
+        """Units that an engine has yet to do."""
+        return [unit for unit in self.units if unit.index not in self.earlier]
+
+
+class Collector:
+    """Gives each checkpoint its results in shard order, whatever the order of completion.
+
+    The engine works on all checkpoints together: while the results of one are taken, those of later ones are
+    recorded as they come.
+
+    Parameters
+    ----------
+    works : sequence of Work
+        By the number that their units have as `checkpoint`.
+    finished : iterable
+        What an engine makes of the units that are left, as it comes.
+    notice : callable, optional
+        Hears of every unit.
+    """
+
+    def __init__(
+        self, works: Sequence[Work], finished: Iterable[UnitDone | UnitFailed], notice: Notice = unheard
+    ) -> None:
+        self._works = works
+        self._arriving = iter(finished)
+        self._notice = notice
+        self._on_record = {(number, unit) for number, work in enumerate(works) for unit in work.earlier}
+        self._outstanding = sum(len(work.left) for work in works)
+        self._lost: list[UnitFailed] = []
+        self._broken: dict[int, Exception] = {}
+        self._in_memory: dict[tuple[int, int], tuple[int, list[ShardResult]]] = {}
+        self._bytes = 0
+
+    def results(self, checkpoint: int) -> Iterator[ShardResult]:
+        """Results of a checkpoint, in shard order.
+
+        Raises
+        ------
+        EngineError
+            After all other units of the run are recorded, if workers died at every try of some.
+        Exception
+            What the shard function raised (a checkpoint that changed, say), at once.
+        """
+        for unit in self._works[checkpoint].units:
+            while not self._lost and checkpoint not in self._broken and unit.key not in self._on_record:
+                self._receive(next(self._arriving))
+            if checkpoint in self._broken:
+                raise self._broken[checkpoint]
+            if self._lost:
+                break
+            yield from self._take(unit)
+        if self._lost or not self._outstanding:
+            # Keep the rest, for a run that resumes this one; and let the engine end what has nothing to do.
+            self.drain()
+        if checkpoint in self._broken:
+            raise self._broken[checkpoint]
+        if self._lost:
+            raise EngineError(self._failure())
+
+    def drain(self) -> None:
+        """Record all that is still to come."""
+        for outcome in self._arriving:
+            self._receive(outcome)
+
+    def give_up(self, checkpoint: int, error: Exception) -> None:
+        """Take no more interest in a checkpoint."""
+        self._broken.setdefault(checkpoint, error)
+        for key in [key for key in self._in_memory if key[0] == checkpoint]:
+            self._bytes -= self._in_memory.pop(key)[0]
+
+    def _receive(self, outcome: UnitDone | UnitFailed) -> None:
+        unit = outcome.unit
+        self._outstanding -= 1
+        work = self._works[unit.checkpoint]
+        about = {"checkpoint": work.label, "unit": unit.index, "shards": len(unit.shards)}
+        if isinstance(outcome, UnitFailed):
+            self._notice(UNIT_FAILED, {**about, "error": str(outcome.error)})
+            if isinstance(outcome.error, EngineError):
+                self._lost.append(outcome)
+            else:
+                self._broken.setdefault(unit.checkpoint, outcome.error)
+            return
+        self._notice(UNIT_DONE, {**about, **_spent(outcome)})
+        if unit.checkpoint in self._broken:
+            return
+        record = _heading(unit) + pack(outcome.results)
+        work.records.write(unit.index, record)
+        self._on_record.add(unit.key)
+        if not self._lost and self._bytes + len(record) <= _IN_MEMORY:
+            self._in_memory[unit.key] = len(record), outcome.results
+            self._bytes += len(record)
+
+    def _take(self, unit: Unit) -> list[ShardResult]:
+        results: list[ShardResult] | None
+        size, results = self._in_memory.pop(unit.key, (0, None))
+        self._bytes -= size
+        if results is None:
+            results = _read(unit, self._works[unit.checkpoint].records)
+        if results is None:
+            raise EngineError(f"the record of {unit.described} vanished while the run was going on")
+        return results
+
+    def _failure(self) -> str:
+        first, total = self._lost[0], sum(len(work.units) for work in self._works)
+        more = f" (and {len(self._lost) - 1} more units)" if len(self._lost) > 1 else ""
+        of = f" of {self._works[first.unit.checkpoint].label}" if len(self._works) > 1 else ""
+        return (
+            f"{first.unit.described}{of}{more}: {first.error}; "
+            f"{len(self._on_record)} of {total} units are done and kept, go on with --resume"
+        )
+
+
 def collect(
     units: Sequence[Unit],
     finished: Iterable[UnitDone | UnitFailed],
     records: Records,
     earlier: Collection[int],
 ) -> Iterator[ShardResult]:
-    """Results in shard order, whatever the order of completion.
-
-    Parameters
-    ----------
-    units : sequence of Unit
-        The whole plan.
-    finished : iterable
-        What an engine makes of the units that are not in `earlier`, as it comes.
-    records : Records
-        Gets every unit as it finishes.
-    earlier : collection of int
-        Units that are on record already.
-
-    Raises
-    ------
-    EngineError
-        After all other units are recorded, if workers died at every try of some.
-    Exception
-        What the shard function raised (a checkpoint that changed, say), at once.
-    """
-    shelf = _Shelf(records, set(earlier))
-    arriving = iter(finished)
-    for unit in units:
-        while not shelf.failed and unit.index not in shelf:
-            shelf.receive(next(arriving))
-        if shelf.failed:
-            break
-        yield from shelf.take(unit)
-    for outcome in arriving:
-        # Keep the rest, for a run that resumes this one.
-        shelf.receive(outcome)
-    if shelf.failed:
-        raise EngineError(_failure(shelf.failed, len(units)))
+    """Results of a run over one checkpoint, in shard order; see `Collector`."""
+    return Collector([Work("", units, records, earlier)], finished).results(0)
 
 
-class _Shelf:
-    """Units that finished before their turn: all on record, some of them in memory too."""
-
-    def __init__(self, records: Records, on_record: set[int]) -> None:
-        self.failed: list[UnitFailed] = []
-        self._records = records
-        self._on_record = on_record
-        self._in_memory: dict[int, tuple[int, list[ShardResult]]] = {}
-        self._bytes = 0
-
-    def __contains__(self, unit: int) -> bool:
-        return unit in self._on_record
-
-    def receive(self, outcome: UnitDone | UnitFailed) -> None:
-        if isinstance(outcome, UnitFailed):
-            if not isinstance(outcome.error, EngineError):
-                raise outcome.error
-            self.failed.append(outcome)
-            return
-        index, record = outcome.unit.index, _heading(outcome.unit) + pack(outcome.results)
-        self._records.write(index, record)
-        self._on_record.add(index)
-        if not self.failed and self._bytes + len(record) <= _IN_MEMORY:
-            self._in_memory[index] = len(record), outcome.results
-            self._bytes += len(record)
-
-    def take(self, unit: Unit) -> list[ShardResult]:
-        results: list[ShardResult] | None
-        size, results = self._in_memory.pop(unit.index, (0, None))
-        self._bytes -= size
-        if results is None:
-            results = _read(unit, self._records)
-        if results is None:
-            raise EngineError(f"the record of {unit.described} vanished while the run was going on")
-        return results
+def _spent(outcome: UnitDone) -> dict[str, Any]:
+    results = outcome.results
+    return {
+        "bytes": sum(result.nbytes for result in results),
+        "seconds_read": round(sum(result.seconds_read for result in results), 6),
+        "seconds_encode": round(sum(result.seconds_encode for result in results), 6),
+        "worker": results[0].worker,
+        "attempt": results[0].attempt,
+    }
 
 
 def _read(unit: Unit, records: Records) -> list[ShardResult] | None:
@@ -127,12 +207,3 @@ def _heading(unit: Unit) -> bytes:
         for shard in unit.shards
     ]
     return json.dumps(shards, separators=(",", ":")).encode() + b"\n"
-
-
-def _failure(failed: Sequence[UnitFailed], total: int) -> str:
-    first = failed[0]
-    more = f" (and {len(failed) - 1} more units)" if len(failed) > 1 else ""
-    return (
-        f"{first.unit.described}{more}: {first.error}; "
-        f"{total - len(failed)} of {total} units are done and kept, go on with --resume"
-    )

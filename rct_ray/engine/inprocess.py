@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
+from typing import Any
 
 from rct_ray.engine.local_blocks import LocalBlocks
 from rct_ray.engine.shard import ShardTask, encode_shard
@@ -50,6 +51,9 @@ class InProcessEngine:
             finished, flight = wait(flight, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
+
+    def notice(self, event: str, values: Mapping[str, Any]) -> None:
+        """Hear what the run tells; nothing here counts it."""
 
     def blocks(self) -> LocalBlocks:
         """A place for blocks of rows that are passed over several times."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import TypeAlias
 
 from rct_ray.checkpoint import TensorEntry
 from rct_ray.engine.errors import NonFiniteError
+from rct_ray.engine.phases import Phases
 from rct_ray.engine.plan import Plan, Shard
 from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.affine_code import Metric
@@ -67,6 +68,8 @@ class Climber:
         See `transform.tower.tower`.
     wide : callable
         `wide(shards, threshold, seed)`, for widths whose method is randomized.
+    phases : Phases
+        Where the driver's time goes; `measure` tells reducing from the rest.
     """
 
     plan: Plan
@@ -74,6 +77,7 @@ class Climber:
     metric: Metric
     seed: int
     wide: Wide
+    phases: Phases = field(default_factory=Phases)
 
     def deferred(self, width: int) -> bool:
         """Whether a width's towers need passes of their own, once all workers are free."""
@@ -132,7 +136,8 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
     faults: list[str] = []
     later: list[_Waiting] = []
     sharing = shared_over_width(climber.stages[0])
-    for entry, moments, timings in _by_tensor(climber.plan, results):
+    tensors = climber.phases.each("reduce", _by_tensor(climber.plan, results))
+    for entry, moments, timings in tensors:
         fault = _fault(moments.weights)
         if fault and strict:
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
@@ -142,7 +147,8 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
             yield seen
             continue
         known = widths.get(entry.width)
-        widths[entry.width] = moments if known is None else known.merge(moments)
+        with climber.phases.during("reduce"):
+            widths[entry.width] = moments if known is None else known.merge(moments)
         if sharing:
             later.append(_Waiting(entry, moments, (), seen))
         elif climber.deferred(entry.width):

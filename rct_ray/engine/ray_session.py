@@ -48,6 +48,21 @@ def import_ray() -> Any:
     return ray
 
 
+def settings(address: str, workers: int) -> dict[str, Any]:
+    """What to tell `ray.init`: to join a cluster, or to start the least that these workers need."""
+    if address != "local":
+        return {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    return {
+        "address": "local",
+        "num_cpus": workers,
+        "num_gpus": 0,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "object_store_memory": 128 << 20,
+    }
+
+
 class own_sigterm:  # noqa: N801  (reads as a statement)
     """Keep this process's SIGTERM handler: Ray puts its own in place, which skips our cleaning up."""
 

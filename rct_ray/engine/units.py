@@ -17,10 +17,30 @@ _UNIT_SHARDS = 64
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Consecutive shards of one checkpoint."""
+    """Consecutive shards of one checkpoint.
+
+    Attributes
+    ----------
+    index : int
+        Place among the checkpoint's units.
+    shards : tuple of Shard
+    checkpoint : int
+        Which of the run's checkpoints.
+    """
 
     index: int
     shards: tuple[Shard, ...]
+    checkpoint: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from every other unit of the run."""
+        return self.checkpoint, self.index
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are read."""
+        return sum(shard.nbytes for shard in self.shards)
 
     @property
     def described(self) -> str:

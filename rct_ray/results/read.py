@@ -57,6 +57,12 @@ class Run:
         """Every matrix of the towers' decoders."""
         return self.table("decoders")
 
+    @property
+    def failed(self) -> Sequence[Mapping[str, str]]:
+        """The checkpoints that could not be measured: path, error (its class) and reason of each."""
+        failed: Sequence[Mapping[str, str]] = self.manifest.get("failed", [])
+        return failed
+
     def table(self, name: str) -> pa.Table:
         """Return a table, its parts one after another as the manifest lists them.
 

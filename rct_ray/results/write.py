@@ -192,10 +192,10 @@ class RunWriter:
             raise
         self._finish()
 
-    def units(self, checkpoint: int) -> UnitStore:
-        """Records of the finished units of one checkpoint, by its number in the run."""
+    def units(self, checkpoint: str) -> UnitStore:
+        """Records of the finished units of one checkpoint, by a plain name that no other has."""
         self._require_claim()
-        return UnitStore(self.path / UNITS / f"{checkpoint:05d}")
+        return UnitStore(self.path / UNITS / checkpoint)
 
     def _let_go(self, *, keep: bool) -> None:
         if keep and count_units(self.path):
