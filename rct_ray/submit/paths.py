@@ -32,7 +32,7 @@ def cluster_path(path: str, shared: Sequence[str], *, here: bool) -> str:
     Parameters
     ----------
     path : str
-        Absolute, or relative to the current directory; may be a glob. URLs stay as they are.
+        Absolute, or relative to the current directory; may be a glob, or @FILE. URLs stay as they are.
     shared : sequence of str
         Directories that are the same on this machine's command line and on every node.
     here : bool
@@ -46,9 +46,10 @@ def cluster_path(path: str, shared: Sequence[str], *, here: bool) -> str:
     if "://" in path:
         return path
     # Without its dots, so that /shared/../home is seen for what it is; symbolic links are the cluster's own.
-    absolute = os.path.normpath(Path(path).absolute())
+    mark = "@" if path.startswith("@") else ""
+    absolute = os.path.normpath(Path(path.removeprefix(mark)).absolute())
     if here or any(Path(absolute).is_relative_to(os.path.normpath(prefix)) for prefix in shared):
-        return absolute
+        return f"{mark}{absolute}"
     if shared:
         raise SubmitError(f"{absolute} is not under {' or '.join(shared)}, which the cluster shares")
     raise SubmitError(

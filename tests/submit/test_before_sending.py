@@ -84,6 +84,8 @@ def test_paths_the_cluster_sees_are_sent_absolute(tmp_path, monkeypatch):
     )
     assert cluster_path("/mnt/models", ["/data", "/mnt/models/"], here=False) == "/mnt/models"
     assert cluster_path("runs/step*.npz", [str(tmp_path)], here=False) == str(tmp_path / "runs/step*.npz")
+    assert cluster_path("@/mnt/list", ["/mnt"], here=False) == "@/mnt/list"
+    assert cluster_path("@list", [], here=True) == f"@{tmp_path / 'list'}"
     assert cluster_path("a.npy", [], here=True) == str(tmp_path / "a.npy")
     assert cluster_path("s3://bucket/model", [], here=False) == "s3://bucket/model"
 
@@ -93,6 +95,7 @@ def test_paths_the_cluster_sees_are_sent_absolute(tmp_path, monkeypatch):
     [
         ("/home/me/model.npy", []),
         ("model.npy", []),
+        ("@/home/me/list.txt", []),
         ("/home/me/model.npy", ["/mnt/models"]),
         ("/mnt/models-of-mine/a.npy", ["/mnt/models"]),
         ("/mnt/models/../secret/a.npy", ["/mnt/models"]),
