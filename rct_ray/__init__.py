@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rct_ray.config import ConfigError, RunConfig, from_preset
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
-    from rct_ray.frontier import frontier
+    from rct_ray.fronts import frontier
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.sweep import SweepError
     from rct_ray.transform.basis import BasisError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "run": "api",
     "inspect": "api",
-    "frontier": "frontier",
+    "frontier": "fronts",
     "plan_checkpoint": "api",
     "open_checkpoint": "checkpoint",
     "find_checkpoints": "checkpoint",

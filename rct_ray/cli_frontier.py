@@ -49,8 +49,8 @@ def frontier(
 ) -> None:
     """Sweep bases, K and rounding: R2 against bits per weight, beside low rank and plain rounding."""
     from rct_ray.config import parse_bytes
-    from rct_ray.frontier import BASES
-    from rct_ray.frontier import frontier as sweep
+    from rct_ray.fronts import BASES
+    from rct_ray.fronts import frontier as sweep
     from rct_ray.report.frontier import show_frontier
     from rct_ray.report.picture import check_picture, draw_frontier
     from rct_ray.report.progress import track

@@ -85,18 +85,21 @@ def frontier(
     check_memory(entries, threads, config.driver_memory)
     rows: list[dict[str, Any]] = []
     everything: list[TensorFrontier] = []
+    left_out: list[str] = []
     with one_blas_thread():
         tensors: Iterable[TensorFrontier] = frontiers(entries, grid, config.seed, threads)
         if progress is not None:
             tensors = progress(opened.name, _Sized(sum(entry.nbytes for entry in entries)), tensors)
         for one in tensors:
             if one.fault is not None:
-                if say is not None:
-                    say(f"{one.entry.name} {one.fault}: left out")
+                left_out.append(f"{one.entry.name} {one.fault}: left out")
                 continue
             everything.append(one)
             scope = {"scope": "tensor", "name": one.entry.name, "width": one.entry.width}
             rows += _rows(scope, one.points, one.weights, one.energy)
+    if say is not None:
+        for line in left_out:
+            say(line)
     rows += _model_rows(everything)
     return as_table("frontier", [{**_origin(opened), **row} for row in rows], FRONTIER)
 
