@@ -20,7 +20,7 @@ _LEVEL_COLUMNS = (
     "level", "stage", "rows", "weights", "n_components", "params", "side_bits", "level_ratio",
     "cumulative_ratio", "participation_ratio", "n_keep", "threshold", "r2_prev", "r2", "r2_centered",
     "null_r2", "null_participation_ratio", "lift", "svd_bound_r2", "sse", "sst", "sqnr_db",
-    "relative_error", "pca_method", "bits_per_weight", "fixed_point", "incompressible", "code_bits",
+    "relative_error", "pca_method", "bits_per_weight", "fixed_point", "incompressible", "code_bits", "converged",
 )  # fmt: skip
 
 

@@ -87,6 +87,9 @@ LEVELS = _schema(
     _column(
         "code_bits?", _REAL, "Bits of the code itself where it is quantized, entropy-coded; within params."
     ),
+    _column(
+        "converged?", _REAL, "Share of the rows whose fit converged, where each row is fitted by itself."
+    ),
 )
 
 TENSORS = _schema(

@@ -29,7 +29,9 @@ Single: TypeAlias = NDArray[np.float32]
 _BLOCKS = 16, 32
 # Temperatures from first to last, in units of the energy kept at the start a column.
 _HOT, _COLD = 2.0, 0.008
-_STEPS = 200
+# Steps of a search, at least and at most: as many as a narrow matrix can afford.
+_STEPS = 200, 400
+_COLUMN_STEPS = 81920
 # A search is cut short where its steps would take more multiply-adds than this (about half a minute of one core).
 _MOST_WORK = 6e11
 
@@ -233,6 +235,7 @@ class _Swaps:
 def _temperatures(width: int, size: int, hot: bool) -> Array:
     """Falling by equal ratios, in fewer steps where each takes long."""
     work = width * size * (width + _BLOCKS[1])
-    steps = max(8, min(_STEPS if hot else _STEPS // 2, int(_MOST_WORK / max(work, 1))))
+    steps = max(_STEPS[0], min(_STEPS[1], _COLUMN_STEPS // width)) // (1 if hot else 2)
+    steps = max(8, min(steps, int(_MOST_WORK / work)))
     first = _HOT if hot else _COLD
     return np.asarray(first * (_COLD / _HOT) ** (np.arange(steps) / max(steps - 1, 1)))

@@ -44,6 +44,7 @@ class Level:
     incompressible: bool
     fixed_point: bool = False
     code_bits: float | None = None
+    converged: float | None = None
 
     @property
     def cumulative_ratio(self) -> float:
@@ -150,6 +151,7 @@ def add_up(groups: Sequence[Sequence[Level]], squares_about_mean: float) -> list
                 incompressible=all(level.incompressible for level in levels),
                 fixed_point=False,
                 code_bits=_sum_known([level.code_bits for level in levels]),
+                converged=_mean_known(levels),
             )
         )
     return mark_fixed_point(summed)
@@ -158,6 +160,14 @@ def add_up(groups: Sequence[Sequence[Level]], squares_about_mean: float) -> list
 def honest_level(levels: Sequence[Level]) -> int:
     """The level with the fewest bits at R2 = 0.99; the lowest of equals."""
     return min(levels, key=lambda level: (level.bits_per_weight, level.level)).level
+
+
+def _mean_known(levels: Sequence[Level]) -> float | None:
+    """Share of all rows that converged."""
+    if any(level.converged is None for level in levels):
+        return None
+    rows = sum(level.rows for level in levels)
+    return math.fsum(level.rows * (level.converged or 0.0) for level in levels) / rows
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 from rct_ray.transform.affine_code import Metric, Step, Summed
 from rct_ray.transform.basis import Array, Basis, orthonormalise
 from rct_ray.transform.ordering import Placing, place_columns
+from rct_ray.transform.shared_gaussians import fit_shared
 from rct_ray.transform.stages import PlacedGaussianStage
 
 
@@ -46,8 +47,6 @@ def _step(
     if stage.order != "none":
         beside += [("places", placing.places.astype(np.float64)[None, :]), ("signs", placing.signs[None, :])]
     if stage.fit == "shared":
-        from rct_ray.transform.shared_gaussians import fit_shared
-
         centres, widths = fit_shared(
             placing.moments(second), len(along.mixing), relative_width=stage.relative_width
         )

@@ -12,11 +12,13 @@ from rct_ray.transform.affine_code import AffineCode, Metric, Step, Summed
 from rct_ray.transform.basis import Array
 from rct_ray.transform.climb import later_step
 from rct_ray.transform.code_length import BITS_PER_PARAMETER, order_bits
+from rct_ray.transform.curve_fit import fit_curve_fit
+from rct_ray.transform.free_gaussians import NARROWEST, decode_gaussians, fit_free
 from rct_ray.transform.moments import CoordinateMoments, coordinate_moments
 from rct_ray.transform.quantize import code_bits, quantize
 from rct_ray.transform.row_gaussians import order_of_rows, row_gaussians
 from rct_ray.transform.rung import RowStep, Rung
-from rct_ray.transform.stages import QuantizeStage, RowGaussianStage, Stage
+from rct_ray.transform.stages import FreeGaussianStage, QuantizeStage, RowGaussianStage, Stage
 
 Decode = Callable[[Array], Array]
 
@@ -127,6 +129,8 @@ def _taken(
         return _quantized(codes, stage)
     if isinstance(stage, RowGaussianStage):
         return _along_rows(codes, stage)
+    if isinstance(stage, FreeGaussianStage):
+        return _freely(codes, stage)
     step = later_step(coordinate_moments(codes), stage, metric, kept)
     alone = AffineCode.of_frame(np.eye(codes.shape[1])).then(step)
     return step, alone.encode(codes), alone.decode
@@ -139,6 +143,25 @@ def _quantized(codes: Array, stage: QuantizeStage) -> tuple[RowStep, Array, Deco
     size = codes.shape[1]
     step = RowStep(size, 2 * size, math.ceil(bits / BITS_PER_PARAMETER), matrices=matrices, code_bits=bits)
     return step, quantized.values(), lambda above: above
+
+
+def _freely(codes: Array, stage: FreeGaussianStage) -> tuple[RowStep, Array, Decode]:
+    count, width = codes.shape
+    size = min(stage.components_for(width), width)
+    start = np.linspace(0.0, width - 1.0, size), np.full(size, stage.relative_width * width / size)
+    fit = (fit_free if stage.fit == "free" else fit_curve_fit)(codes, size, start=start)
+    matrices = (("converged", fit.converged.astype(np.float64)[None, :]),)
+    step = RowStep(3 * size, 0, count * 3 * size, matrices=matrices, converged=float(np.mean(fit.converged)))
+    return step, np.concatenate([fit.amplitudes, fit.centres, fit.widths], axis=1), _decode_freely(width)
+
+
+def _decode_freely(width: int) -> Decode:
+    def decode(above: Array) -> Array:
+        amplitudes, centres, widths = np.split(above, 3, axis=1)
+        # A later stage may bring a width to nothing, or turn it about.
+        return decode_gaussians(amplitudes, centres, np.maximum(np.abs(widths), NARROWEST), width)
+
+    return decode
 
 
 def _along_rows(codes: Array, stage: RowGaussianStage) -> tuple[RowStep, Array, Decode]:

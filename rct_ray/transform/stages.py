@@ -19,6 +19,7 @@ from rct_ray.transform.basis import (
 RowOrder: TypeAlias = Literal["none", "svd"]
 Order: TypeAlias = Literal["none", "svd", "assign"]
 Fit: TypeAlias = Literal["fixed", "shared"]
+RowFit: TypeAlias = Literal["free", "curve_fit"]
 Share: TypeAlias = Literal["tensor", "width"]
 
 
@@ -202,6 +203,20 @@ class RowGaussianStage(_Components, RowStage):
 
 
 @dataclass(frozen=True, slots=True)
+class FreeGaussianStage(_Components, RowStage):
+    """Gaussians whose amplitudes, centres and widths are each row's own: a code of 3 K numbers a row."""
+
+    name: ClassVar[str] = "gaussian"
+    relative_width: float = 1.0
+    fit: RowFit = "free"
+
+    @property
+    def spec(self) -> str:
+        """The stage as it is written in a tower."""
+        return _written(self.name, self.n_components, {**_width_option(self.relative_width), "fit": self.fit})
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizeStage(RowStage):
     """Each component of the code rounded to 2^bits evenly spaced values, charged what these take when coded."""
 
@@ -214,7 +229,7 @@ class QuantizeStage(RowStage):
         return f"{self.name}({self.bits})"
 
 
-Stage: TypeAlias = FixedStage | LearnedStage | PCAStage | RowGaussianStage | QuantizeStage
+Stage: TypeAlias = FixedStage | LearnedStage | PCAStage | RowGaussianStage | FreeGaussianStage | QuantizeStage
 
 
 def first_coordinates(stage: Stage, width: int) -> int:

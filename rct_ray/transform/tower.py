@@ -266,4 +266,5 @@ def _level(
         pca_method=pca_method if is_pca else None,
         incompressible=isinstance(step, Step) and step.n_components >= below.n_components,
         code_bits=step.code_bits if isinstance(step, RowStep) else None,
+        converged=step.converged if isinstance(step, RowStep) else None,
     )

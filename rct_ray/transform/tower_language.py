@@ -16,6 +16,7 @@ from rct_ray.transform.quantize import MOST_BITS
 from rct_ray.transform.stages import (
     DCTStage,
     Fit,
+    FreeGaussianStage,
     GaussianStage,
     HaarStage,
     Order,
@@ -23,6 +24,7 @@ from rct_ray.transform.stages import (
     PlacedGaussianStage,
     QuantizeStage,
     RandomStage,
+    RowFit,
     RowGaussianStage,
     RowOrder,
     Share,
@@ -97,6 +99,10 @@ def _gaussian(axis: str = "columns", **values: Any) -> Stage:
         return RowGaussianStage(**values)
     if signs and values.get("order") != "assign":
         raise ValueError("signs are for order=assign")
+    if values.get("fit") in get_args(RowFit):
+        if values.pop("order", "none") != "none":
+            raise ValueError("rows with centres of their own have no order in common: order or fit, not both")
+        return FreeGaussianStage(**values)
     if values.get("order", "none") == "none" and values.get("fit", "fixed") == "fixed":
         return GaussianStage(**{key: value for key, value in values.items() if key not in ("order", "fit")})
     return PlacedGaussianStage(**values, signs=signs != "no")
@@ -115,7 +121,7 @@ _STAGES: Mapping[str, tuple[Callable[..., Stage], Mapping[str, _Option]]] = {
             "axis": _Option("axis", _one_of("axis", ("columns", "rows"))),
             "order": _Option("order", _one_of("order", get_args(Order))),
             "signs": _Option("signs", _one_of("signs", ("yes", "no"))),
-            "fit": _Option("fit", _one_of("fit", get_args(Fit))),
+            "fit": _Option("fit", _one_of("fit", (*get_args(Fit), *get_args(RowFit)))),
         },
     ),
     "dct": (DCTStage, _COMPONENTS),

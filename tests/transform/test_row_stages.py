@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import decomposition
 
 from rct_ray.transform.basis import BasisError, gaussian_functions
+from rct_ray.transform.code_length import order_bits
+from rct_ray.transform.curve_fit import fit_curve_fit
+from rct_ray.transform.encode import Encoder
+from rct_ray.transform.free_gaussians import fit_free
 from rct_ray.transform.moments import coordinate_moments
 from rct_ray.transform.quantize import code_bits, quantize
-from rct_ray.transform.code_length import order_bits
 from rct_ray.transform.row_gaussians import order_of_rows, row_gaussians
 from rct_ray.transform.row_steps import rows_like
+from rct_ray.transform.stages import FreeGaussianStage
+from rct_ray.transform.tower import tower
+from rct_ray.transform.tower_language import TowerSyntaxError, format_tower, parse_tower
 
 METRICS = ["isometric", "amplitude"]
 
@@ -200,3 +207,51 @@ def test_smooth_rows_are_found_and_charged_less(ascend):
 def test_rows_that_were_not_kept_are_missed(ascend):
     with pytest.raises(ValueError, match="rows that some stage needs were not kept"):
         ascend(np.ones((4, 8)), "gaussian(2) > quantize(2)")
+
+
+@pytest.mark.parametrize("fit", ["free", "curve_fit"])
+@pytest.mark.parametrize("tail", ["", " > pca(0.9)", " > quantize(8)"])
+def test_figures_of_free_gaussians_are_those_of_the_rows_rebuilt(fit, tail):
+    """Decoded here by the formula of the row model, whatever the code went through."""
+    generator = np.random.default_rng(4)
+    places, rows = np.arange(24), 9
+    centres, widths = generator.uniform(2, 21, (rows, 2)), generator.uniform(1.5, 4, (rows, 2))
+    amplitudes = generator.standard_normal((rows, 2)) + 3
+    bumps = np.exp(-0.5 * ((places - centres[..., None]) / widths[..., None]) ** 2)
+    W = (amplitudes[..., None] * bumps).sum(axis=1) + 0.05 * generator.standard_normal((rows, 24))
+    fitted_by = {"free": lambda W: parts(fit_free(W, 2)), "curve_fit": lambda W: parts(fit_curve_fit(W, 2))}
+
+    def parts(fitted):
+        return fitted.amplitudes, fitted.centres, fitted.widths
+
+    def by_formula(code):
+        A, c, s = (part[..., None] for part in np.split(code, 3, axis=1))
+        return (A * np.exp(-((places - c) ** 2) / (2 * np.maximum(abs(s), 0.3) ** 2))).sum(axis=1)
+
+    stages = parse_tower(f"gaussian(K=2, fit={fit}){tail}")
+    ascent = tower(Encoder(None, columns=True, summary="gather").encode(W), 24, stages)
+    first = ascent.levels[1]
+    assert first.params == rows * 6
+    assert 0 < first.converged <= 1
+    assert first.r2 > 0.5
+    assert all(np.isfinite([level.sse, level.null_sse]).all() for level in ascent.levels)
+    code = np.concatenate([*fitted_by[fit](W)], axis=1)
+    assert first.sse == pytest.approx(np.sum((W - by_formula(code)) ** 2), rel=1e-9)
+    if "pca" in tail:
+        pca = decomposition.PCA(ascent.levels[2].n_keep, svd_solver="full").fit(code)
+        rebuilt = by_formula(pca.inverse_transform(pca.transform(code)))
+        assert ascent.levels[2].sse == pytest.approx(np.sum((W - rebuilt) ** 2), rel=1e-6)
+    converged = dict(ascent.rungs[0].step.matrices)["converged"]
+    assert converged.shape == (1, rows)
+    assert first.converged == converged.mean()
+
+
+def test_free_gaussians_in_a_tower():
+    assert parse_tower("gaussian(fit=free)") == (FreeGaussianStage(),)
+    assert parse_tower("gaussian(K=4, width=0.5, fit=curve_fit)") == (FreeGaussianStage(4, 0.5, "curve_fit"),)
+    for text in ("gaussian(fit=free)", "gaussian(K=4, width=0.5, fit=curve_fit)"):
+        assert format_tower(parse_tower(text)) == text
+    with pytest.raises(TowerSyntaxError, match="order or fit"):
+        parse_tower("gaussian(order=assign, fit=free)")
+    with pytest.raises(TowerSyntaxError):
+        parse_tower("gaussian(fit=best)")
