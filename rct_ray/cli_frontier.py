@@ -53,7 +53,7 @@ def frontier(
     from rct_ray.fronts import frontier as sweep
     from rct_ray.report.frontier import show_frontier
     from rct_ray.report.picture import check_picture, draw_frontier
-    from rct_ray.report.progress import track
+    from rct_ray.report.progress import printable, track
     from rct_ray.results.files import check_writable
     from rct_ray.results.frontier import write_frontier
 
@@ -78,7 +78,7 @@ def frontier(
         bits=bits,
         workers=workers,
         progress=track,
-        say=say,
+        say=lambda line: say(printable(line)),
     )
     if out is not None:
         write_frontier(table, out)

@@ -195,6 +195,15 @@ def test_a_tensor_that_is_not_finite_is_left_out_and_named(cli, save):
     refused(cli("frontier", save({"bad": bad}), "--basis", "svd"), "no selected tensor", "finite")
 
 
+def test_names_do_not_drive_the_terminal_or_the_picture(cli, save, tmp_path):
+    bad = np.full((4, 32), np.nan)
+    path = save({"bad\x1b[31m": bad, "good": np.eye(32)}, "[red]$\\frac{$.safetensors")
+    status, out, error = cli("frontier", path, "--basis", "svd", "--plot", tmp_path / "p.svg")
+    assert (status, error) == (0, "bad\\x1b[31m holds 128 NaN or Inf: left out\n")
+    assert "[red]$\\frac{$, 1,024 weights" in out
+    assert (tmp_path / "p.svg").exists()
+
+
 @pytest.mark.parametrize("rows", [np.zeros((5, 40)), np.ones((1, 1)), np.full((3, 8), 1e-300)])
 def test_weights_with_nothing_to_tell(cli, save, tmp_path, rows):
     path = save({"w": rows})

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rct_ray.report.curves import TO_NEAREST, TRUNCATED, Row, curves, kept_for, model_rows, of_kind
+from rct_ray.report.progress import printable
 
 # Budgets of bits a weight that are shown: from 1/32 to 16, two to the octave.
 _BUDGETS = [2.0 ** (power / 2) for power in range(-10, 9)]
@@ -24,10 +26,8 @@ def show_frontier(table: pa.Table, console: Console) -> None:
 
 
 def _front_table(rows: Sequence[Row]) -> Table:
-    first = rows[0]
-    table = _table(
-        f"{first['checkpoint']}, {first['weights']:,} weights: what is kept for so many bits a weight"
-    )
+    scope = f"{escape(printable(rows[0]['checkpoint']))}, {rows[0]['weights']:,} weights"
+    table = _table(f"{scope}: what is kept for so many bits a weight")
     for column in (
         "at most",
         "bits/weight",

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from rct_ray.report.curves import TO_NEAREST, TRUNCATED, Row, curves, envelope, model_rows, of_kind
+from rct_ray.report.progress import printable
 from rct_ray.results import ResultsError
 from rct_ray.results.files import check_writable, replacing
 
@@ -73,7 +74,8 @@ def draw_frontier(table: pa.Table, path: Path) -> None:
             va="center",
             bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.8},
         )
-    figure.suptitle(f"{rows[0]['checkpoint']}: {rows[0]['weights']:,} weights")
+    title = f"{printable(rows[0]['checkpoint'])}: {rows[0]['weights']:,} weights"
+    figure.suptitle(title, parse_math=False)
     handles, labels = plain.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     try:
