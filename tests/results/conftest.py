@@ -39,6 +39,7 @@ def level(**changes):
         "fixed_point": True,
         "incompressible": False,
         "code_bits": 1234.5,
+        "converged": 0.75,
     }
     return row | changes
 

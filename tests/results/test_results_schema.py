@@ -13,7 +13,7 @@ PINNED = {
         r2_prev double, r2 double, r2_centered double, null_r2 double?, null_participation_ratio double?,
         lift double?, svd_bound_r2 double?, sse double, sst double, sqnr_db double, relative_error double,
         pca_method string?, bits_per_weight double, fixed_point bool, incompressible bool,
-        code_bits double?""",
+        code_bits double?, converged double?""",
     "tensors": """
         checkpoint string, name string, file string, dtype string, shape list<element: int64 not null>,
         bytes int64, rows int64, width int32, mean double?, std double?, min double?, max double?,

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from rct_ray.transform.stages import (
     DCTStage,
+    FreeGaussianStage,
     GaussianStage,
     HaarStage,
     PCAStage,
+    PlacedGaussianStage,
     QuantizeStage,
     RandomStage,
     RowGaussianStage,
@@ -24,6 +26,23 @@ stages = st.one_of(
     st.builds(HaarStage, counts),
     st.builds(SVDStage, counts),
     st.builds(PCAStage, st.floats(0, 1, exclude_min=True)),
+    st.builds(
+        PlacedGaussianStage,
+        counts,
+        widths,
+        st.just("assign"),
+        st.booleans(),
+        st.sampled_from(["fixed", "shared"]),
+    ),
+    st.builds(
+        PlacedGaussianStage,
+        counts,
+        widths,
+        st.sampled_from(["none", "svd"]),
+        st.just(True),
+        st.just("shared"),
+    ),
+    st.builds(FreeGaussianStage, counts, widths, st.sampled_from(["free", "curve_fit"])),
 )
 
 
@@ -120,15 +139,19 @@ def test_ways_to_write_a_stage(text, stage):
         ("gaussian(8, K=9)", "given twice", "gaussian(8, "),
         ("dct(width=2)", "dct has no option 'width' (it has K)", "dct("),
         ("pca(K=2)", "pca has no option 'K' (it has threshold)", "pca("),
-        ("gaussian(k=2)", "gaussian has no option 'k' (it has K, width, axis, order)", "gaussian("),
+        (
+            "gaussian(k=2)",
+            "gaussian has no option 'k' (it has K, width, axis, order, signs, fit)",
+            "gaussian(",
+        ),
         ("svd(3, share=all)", "share must be tensor or width, not 'all'", "svd(3, share="),
         ("pca > svd(share=width)", "share=width is for the first stage", "pca > "),
         (
             "gaussian(axis=rows, order=assign)",
-            "order must be none or svd, not 'assign'",
-            "gaussian(axis=rows, order=",
+            "along the rows order is none or svd",
+            "",
         ),
-        ("dct > gaussian(order=svd)", "order is for axis=rows", "dct > "),
+        ("dct > gaussian(signs=no)", "signs are for order=assign", "dct > "),
         ("gaussian(axis=x)", "axis must be columns or rows, not 'x'", "gaussian(axis="),
         ("quantize(0)", "bits must be a whole number from 1 to 16, not '0'", "quantize("),
         ("quantize(17)", "bits must be a whole number", "quantize("),
