@@ -134,11 +134,13 @@ def test_an_order_is_charged_as_many_bits_as_naming_it_takes():
 
 
 @pytest.mark.parametrize("metric", ["isometric", "amplitude"])
-@pytest.mark.parametrize("order", ["svd", "assign"])
-def test_figures_are_those_of_the_weights_rebuilt(metric, order):
+@pytest.mark.parametrize(
+    "options", ["order=svd", "order=assign", "order=assign, signs=no", "fit=shared", "order=assign, fit=shared"]
+)
+def test_figures_are_those_of_the_weights_rebuilt(metric, options):
     generator = np.random.default_rng(2)
     W = generator.standard_normal((80, 40)) @ generator.standard_normal((40, 40)) + 0.3
-    stages = parse_tower(f"gaussian(K=5, order={order}) > pca(0.9) > pca(0.8)")
+    stages = parse_tower(f"gaussian(K=5, {options}) > pca(0.9) > pca(0.8)")
     ascent = tower(Encoder(None, columns=True).encode(W), 40, stages, metric)
     codes, rebuilt = W, lambda code: code
     for rung, level in zip(ascent.rungs, ascent.levels[1:], strict=True):
@@ -149,8 +151,11 @@ def test_figures_are_those_of_the_weights_rebuilt(metric, order):
         assert level.sse == pytest.approx(sse, rel=1e-9)
         assert level.null_sse is not None
     first = ascent.levels[1]
-    assert first.params == 80 * 5
-    assert first.side_bits == ascent.levels[3].side_bits >= math.log2(math.factorial(40))
+    assert first.params == 80 * 5 + (10 if "shared" in options else 0)
+    bits = (math.log2(math.factorial(40)) if "order" in options else 0) + (
+        40 if "assign" in options and "signs" not in options else 0
+    )
+    assert first.side_bits == ascent.levels[3].side_bits == pytest.approx(bits)
 
 
 def test_white_noise_has_no_lift():
