@@ -2,16 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from rct_ray.results.schema import TABLES
+from rct_ray.results.schema import FRONTIER, TABLES
 
 ROOT = Path(__file__).parents[1]
+PAGES = {**TABLES, "frontier": FRONTIER}
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", PAGES)
 def test_the_column_page_says_what_the_schema_says(table):
     page = (ROOT / "docs" / "columns.md").read_text()
     section = page.split(f"\n## {table}\n")[1].split("\n## ")[0]
-    for field in TABLES[table]:
+    for field in PAGES[table]:
         kind = str(field.type).replace("element: ", "").replace(" not null", "")
         null = "yes" if field.nullable else ""
         description = field.metadata[b"description"].decode()
@@ -23,3 +24,11 @@ def test_the_readme_gives_the_commands_that_ci_calls():
     for command in ("make demo", "make test"):
         assert command in readme
         assert command in ci
+
+
+def test_the_frontier_has_its_picture():
+    page = (ROOT / "docs" / "frontier.md").read_text()
+    assert "(frontier.svg)" in page
+    assert "rct-ray frontier rct_ray/data/tiny-step02500.safetensors --plot docs/frontier.svg" in page
+    assert "docs/frontier.md" in (ROOT / "README.md").read_text()
+    assert (ROOT / "docs" / "frontier.svg").stat().st_size < 150_000

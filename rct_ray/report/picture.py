@@ -66,14 +66,7 @@ def draw_frontier(table: pa.Table, path: Path) -> None:
     fine.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     fine.set(ylim=(0, 1 - _LEAST_LOST), ylabel="R2, what is lost on a logarithmic scale")
     for row in of_kind(rows, "reference", TO_NEAREST):
-        fine.annotate(
-            f"int{row['bits']}",
-            _place(row),
-            textcoords="offset points",
-            xytext=(8, 0),
-            va="center",
-            bbox={"boxstyle": "square,pad=0.1", "color": "white", "alpha": 0.8},
-        )
+        fine.annotate(f"int{row['bits']}", _place(row), textcoords="offset points", xytext=(7, 3))
     title = f"{printable(rows[0]['checkpoint'])}: {rows[0]['weights']:,} weights"
     figure.suptitle(title, parse_math=False)
     handles, labels = plain.get_legend_handles_labels()

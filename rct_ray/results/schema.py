@@ -148,19 +148,23 @@ FRONTIER = _schema(
     _column("name", _TEXT, "Name of the tensor, or model."),
     _column("width", _INT32, "Columns of the matrix; 0 where widths are mixed."),
     _column("weights", _INT64, "Weights in the scope."),
+    _column("kind", _TEXT, "code; null: the same code on shuffled entries; or reference."),
     _column(
-        "kind", _TEXT, "code; null: the same code on shuffled entries; reference: truncated SVD or rounding."
+        "curve",
+        _TEXT,
+        "Basis and ordering as a tower has them; of references truncated SVD or round to nearest.",
     ),
-    _column("curve", _TEXT, "Basis and ordering as a tower has them, or what the reference is."),
-    _column("share?", _REAL, "Components K over columns d."),
+    _column("share?", _REAL, "Components K over columns d; null for references."),
     _column("threshold?", _REAL, "Share of the variance that a PCA of the code keeps; null: no PCA."),
     _column(
-        "bits?", _INT16, "Bits a number of the code is rounded to; null: floats of 16 bits, not rounded."
+        "bits?",
+        _INT16,
+        "Bits that a number of the code, or of the weights themselves, is rounded to; null: 16-bit floats.",
     ),
     _column("bits_per_weight", _REAL, "All that is charged, over weights: code, decoders, ordering."),
     _column("r2", _REAL, "1 - sse / sst with sst about zero: the energy kept."),
-    _column("sse", _REAL, "Sum of squared errors of the reconstructed weights."),
-    _column("sst", _REAL, "Sum of squares of the weights about zero."),
+    _column("sse", _REAL, "Sum of squared errors of the reconstructed weights, in squared weight units."),
+    _column("sst", _REAL, "Sum of squares of the weights about zero, in squared weight units."),
     _column("front", _FLAG, "Whether no code of the scope keeps more for as few bits."),
 )
 
