@@ -33,11 +33,11 @@ _HOT, _COLD = 2.0, 0.008
 _STEPS = 200, 400
 _COLUMN_STEPS = 81920
 # A search is cut short where its steps would take more multiply-adds than this (about half a minute of one core).
-_MOST_WORK = 6e11
+_MOST_WORK = 2e12
 
 
 def anneal(
-    H: Array,
+    H: Sequence[Array],
     frame: Array,
     places: NDArray[np.int64],
     signs: Array,
@@ -50,7 +50,7 @@ def anneal(
 
     Parameters
     ----------
-    H : ndarray of shape (b, d, d), float64
+    H : sequence of b ndarray of shape (d, d), float64
     frame : ndarray of shape (d, K), float64
         Q, orthonormal columns.
     places, signs : ndarray of shape (b, d), int64 and float64
@@ -80,7 +80,7 @@ class _Search:
 
     def __init__(
         self,
-        H: Array,
+        H: Sequence[Array],
         frame: Array,
         places: NDArray[np.int64],
         signs: Array,
@@ -90,9 +90,7 @@ class _Search:
         self.generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
         self.batch, self.width = places.shape
         self.label = self.generator.permutation(self.width)
-        traces = np.trace(H, axis1=1, axis2=2)
-        scaled = H / np.where(traces > 0, traces, 1.0)[:, None, None]
-        self.H = scaled.astype(np.float32)[:, self.label[:, None], self.label]
+        self.H = np.stack([_scaled(one)[self.label[:, None], self.label] for one in H])
         self.own = np.ascontiguousarray(np.diagonal(self.H, axis1=1, axis2=2))
         self.frame = frame.astype(np.float32)
         self.norms = np.vecdot(self.frame, self.frame)
@@ -230,6 +228,12 @@ class _Swaps:
         alike = np.abs(a + b) + c >= np.abs(a - b) - c
         first = np.where(np.where(alike, a + b, a - b) >= 0, np.float32(1), np.float32(-1))[:, None]
         return Yi * first, Yj * np.where(alike[:, None], first, -first)
+
+
+def _scaled(H: Array) -> Single:
+    """H over its trace, in single precision."""
+    trace = float(np.trace(H))
+    return (H / trace if trace > 0 else H).astype(np.float32)
 
 
 def _temperatures(width: int, size: int, hot: bool) -> Array:

@@ -103,7 +103,7 @@ def _searched(
     hot: bool,
 ) -> list[Placing]:
     places, signs = np.stack([one.places for one in starts]), np.stack([one.signs for one in starts])
-    found = anneal(np.stack(second), frame, places, signs, signed=signed, seed=seed, hot=hot)
+    found = anneal(second, frame, places, signs, signed=signed, seed=seed, hot=hot)
     return [Placing(*one, signed) for one in found]
 
 
