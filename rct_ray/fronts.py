@@ -144,7 +144,9 @@ def _stage(text: str) -> FixedStage | LearnedStage:
     stages = parse_tower(text)
     stage = stages[0]
     if len(stages) > 1 or not isinstance(stage, FixedStage | LearnedStage):
-        raise ConfigError(f"a frontier sweeps one basis at a time, such as gaussian or svd, not '{text}'")
+        raise ConfigError(
+            f"a frontier sweeps bases, such as gaussian or svd, one --basis each, and not '{text}'"
+        )
     if shared_over_width(stage) or stage.n_components is not None:
         raise ConfigError(f"'{text}': a frontier sweeps K itself, tensor by tensor; give neither K nor share")
     return stage

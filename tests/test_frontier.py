@@ -219,8 +219,8 @@ def test_bad_input_is_one_line(cli, tiny, tmp_path):
     refused(cli("frontier", tiny, "--basis", "wavelet"), "unknown stage 'wavelet'")
     refused(cli("frontier", tiny, "--basis", "gaussian(K=9999)"), "a frontier sweeps K itself")
     refused(cli("frontier", tiny, "--basis", "svd(K=4, share=width)"), "give neither K nor share")
-    refused(cli("frontier", tiny, "--basis", "dct > pca"), "one basis at a time")
-    refused(cli("frontier", tiny, "--basis", "pca"), "one basis at a time")
+    for text in ("dct > pca", "pca", "quantize(4)", "gaussian(axis=rows)", "gaussian(fit=free)"):
+        refused(cli("frontier", tiny, "--basis", text), f"one --basis each, and not '{text}'")
     refused(cli("frontier", tiny, "--share", "1.5"), "share must be above 0 and at most 1, not 1.5")
     refused(cli("frontier", tiny, "--share", "1/0"), "'1/0' is no share")
     refused(cli("frontier", tiny, "--share", "nan"), "'nan' is no share")

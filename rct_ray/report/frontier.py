@@ -112,7 +112,7 @@ def _share(share: float) -> str:
 def _kept(row: Row | None) -> str:
     """R2 in four places; in six where these would be all nines, and not rounded up to 1."""
     if row is None:
-        return "0"
+        return "-"
     r2 = row["r2"]
     return f"{r2:.4f}" if r2 < 0.9995 or r2 == 1 else f"{min(r2, 0.999999):.6f}"
 
