@@ -20,6 +20,7 @@ NAMES = (
     "distributed_pca",
     "many_tensors",
     "catalogue",
+    "shard_rate",
     "scale",
 )
 

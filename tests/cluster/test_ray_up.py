@@ -55,9 +55,7 @@ def test_a_head_without_work_and_workers_from_nothing(name):
 def test_workers_are_spot_and_the_head_is_not(name):
     def is_spot(node):
         market = node.get("InstanceMarketOptions", {}).get("MarketType")
-        return market == "spot" or any(
-            each["preemptible"] for each in node.get("scheduling", ())
-        )
+        return market == "spot" or any(each["preemptible"] for each in node.get("scheduling", ()))
 
     types = load(name)["available_node_types"]
     assert {kind: is_spot(each["node_config"]) for kind, each in types.items()} == {
