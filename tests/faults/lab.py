@@ -204,11 +204,11 @@ def environment(faults_file, **more):
 class ClusterHost:
     """A cluster in a process of its own, whose head has no CPU; its workers take faults from a fixed file."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, script="cluster_host.py", *arguments):
         self.faults_file = directory / "faults" / "rules.json"
         with (directory / "cluster.log").open("wb") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, str(SCRIPTS / "cluster_host.py")],
+                [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -224,6 +224,10 @@ class ClusterHost:
         number = int(self._ask(f"add {cpus}"))
         self._nodes.add(number)
         return number
+
+    def nodes(self):
+        """How many nodes an autoscaled cluster has besides its head."""
+        return int(self._ask("nodes"))
 
     def kill(self, node):
         """End a node without a word."""
@@ -262,6 +266,17 @@ def assert_whole(out, undisturbed):
     assert not {path.name for path in out.iterdir()} & LEFTOVERS
     for table in TABLES:
         assert (out / table).read_bytes() == (undisturbed / table).read_bytes(), table
+
+
+def assert_same_tables(out, undisturbed):
+    """A finished sweep says what an undisturbed one says, to the bit, and nothing else is left."""
+    open_run(out, verify=True)
+    files = {path.relative_to(undisturbed) for path in undisturbed.rglob("*") if path.is_file()}
+    assert {path.relative_to(out) for path in out.rglob("*") if path.is_file()} == files
+    compared = [path for path in files if path.parts[0] in ("levels", "tensors", "decoders")]
+    assert len(compared) >= 3
+    for path in compared:
+        assert (out / path).read_bytes() == (undisturbed / path).read_bytes(), path
 
 
 def assert_absent(out, *, killed=False):

@@ -5,9 +5,8 @@ import json
 import pytest
 
 import rct_ray
-from rct_ray.results import open_run
 
-from .lab import assert_one_line, units, write_checkpoint
+from .lab import assert_one_line, assert_same_tables, units, write_checkpoint
 
 pytestmark = pytest.mark.ray
 
@@ -28,17 +27,6 @@ def undisturbed(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     rct_ray.run(runs, out, engine="inprocess", workers=2)
     return out
-
-
-def assert_same_tables(out, undisturbed):
-    """Every table of a sweep but `shards` equals, to the bit; nothing else is there."""
-    open_run(out, verify=True)
-    files = {path.relative_to(undisturbed) for path in undisturbed.rglob("*") if path.is_file()}
-    assert {path.relative_to(out) for path in out.rglob("*") if path.is_file()} == files
-    assert len(files) == 4 * 4 + 1
-    for path in files:
-        if path.parts[0] in ("levels", "tensors", "decoders"):
-            assert (out / path).read_bytes() == (undisturbed / path).read_bytes(), path
 
 
 def test_a_node_is_killed(lab, cluster, runs, undisturbed):
