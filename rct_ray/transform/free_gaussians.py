@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rct_ray.transform.basis import Array
-from rct_ray.transform.gaussian_pursuit import pursue
+from rct_ray.transform.gaussian_pursuit import pursue, relocate
 from rct_ray.transform.levenberg_marquardt import Index, Mask, Measure, Minima, Slopes, minimise
 from rct_ray.transform.projected_gaussians import CELLS, measure_rows
 
@@ -23,8 +23,12 @@ NARROWEST = 0.3
 """Places: a Gaussian of this width on a place is 0.004 on its neighbours."""
 # Numbers of the Hessians of one block of rows.
 _BLOCK_CELLS = 1 << 20
-# Where the fixed Gaussians keep this share of what the pursuit keeps, both are climbed down from.
+# Where the fixed Gaussians keep this share of what the pursuit keeps, a row descends from both.
 _WORTH_TRYING = 0.5
+# Rows that lose less than this share of their energy, but more than nothing, try other places for the Gaussians
+# that they would miss least; on noise that gains nothing (r2 0.2065 either way).
+_RELOCATIONS = 3
+_SMOOTH, _EXACT = 0.5, 1e-20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +130,8 @@ def fit_free(
         By default the fixed basis: linspace(0, d-1, K) and d / K.
     search : bool, default True
         Start as well from Gaussians picked one by one (`gaussian_pursuit.pursue`), and keep what ends lower.
-        A row is climbed down from both starts only where the first is not far behind.
+        A row descends from both starts only where the first is not far behind. Rows of which Gaussians keep
+        more than half also try one of them elsewhere (`gaussian_pursuit.relocate`).
     max_iterations : int
         Steps to try from each start.
     tolerance : float
@@ -185,14 +190,33 @@ def _from_both(unit: Array, first: Array, bounds: tuple[Array, Array], settings:
     kept, could_keep = (energy - measure(everything, at).sse for at in (first, xp.clip(picked, *bounds)))
     close = xp.flatnonzero((kept >= _WORTH_TRYING * could_keep) & (energy > 0))
     found = minimise(measure, picked, *bounds, **settings)
-    if close.size:
-        other = minimise(_measure_of(unit[close], xp), first[close], *bounds, **settings)
-        found.iterations[close] += other.iterations
-        lower = xp.flatnonzero(other.slopes.sse < found.slopes.sse[close])
-        found.parameters[close[lower]] = other.parameters[lower]
-        found.converged[close[lower]] = other.converged[lower]
-        found.slopes.put(close[lower], other.slopes.take(lower))
+    _try(found, close, first[close], unit, bounds, settings)
+    for rank in range(min(_RELOCATIONS, first.shape[1] // 2)):
+        smooth = xp.flatnonzero((found.slopes.sse > _EXACT) & (found.slopes.sse < _SMOOTH * energy))
+        centres, log_widths = xp.split(found.parameters[smooth], 2, axis=1)
+        moved = relocate(unit[smooth], centres, log_widths, rank, xp)
+        _try(found, smooth, xp.concatenate(moved, axis=1), unit, bounds, settings)
     return found
+
+
+def _try(
+    found: Minima,
+    which: Index,
+    start: Array,
+    unit: Array,
+    bounds: tuple[Array, Array],
+    settings: dict[str, Any],
+) -> None:
+    """Descend in some rows from another start too, and keep what ends lower."""
+    xp = settings["xp"]
+    if not which.size:
+        return
+    other = minimise(_measure_of(unit[which], xp), start, *bounds, **settings)
+    found.iterations[which] += other.iterations
+    lower = xp.flatnonzero(other.slopes.sse < found.slopes.sse[which])
+    found.parameters[which[lower]] = other.parameters[lower]
+    found.converged[which[lower]] = other.converged[lower]
+    found.slopes.put(which[lower], other.slopes.take(lower))
 
 
 def _measure_of(unit: Array, xp: Any) -> Measure:

@@ -35,36 +35,73 @@ def pursue(rows: Array, n_components: int, xp: Any = np) -> tuple[Array, Array]:
     -------
     centres, log_widths : ndarray of shape (n, K), float64
     """
-    width = rows.shape[1]
-    widths, kernels, norms = (xp.asarray(part) for part in _candidates(width))
-    group = max(1, _CELLS // (2 * width * len(widths)))
-    parts = [
-        _pursued(rows[first : first + group], n_components, widths, kernels, norms, xp)
-        for first in range(0, len(rows), group)
-    ]
-    centres, log_widths = (xp.concatenate(part) for part in zip(*parts, strict=True))
+    shape = (len(rows), n_components)
+    centres, log_widths = xp.zeros(shape), xp.zeros(shape)
+    for part in _groups(rows):
+        left = rows[part]
+        for k in range(n_components):
+            centres[part, k], log_widths[part, k] = _best(left, xp)
+            here = _sampled(centres[part, : k + 1], log_widths[part, : k + 1], rows.shape[1], xp)
+            amplitudes = inverse_gram(here @ here.swapaxes(1, 2), xp) @ (here @ rows[part, :, None])
+            left = rows[part] - (amplitudes.swapaxes(1, 2) @ here)[:, 0]
     return centres, log_widths
 
 
-def _pursued(
-    rows: Array, n_components: int, widths: Array, kernels: Single, norms: Single, xp: Any
+def relocate(
+    rows: Array, centres: Array, log_widths: Array, rank: int = 0, xp: Any = np
 ) -> tuple[Array, Array]:
-    n, d = rows.shape
-    centres, chosen = xp.zeros((n, n_components)), xp.ones((n, n_components))
-    gaussians = xp.zeros((n, n_components, d))
-    left = rows
-    for k in range(n_components):
-        # In single precision: it is a choice, not a figure.
-        spectrum = xp.fft.rfft(left.astype(np.float32), 2 * d)
-        found = xp.fft.irfft(spectrum[:, None, :] * kernels, 2 * d)[:, :, :d] * norms
-        best = xp.argmax(xp.abs(found.reshape(n, -1)), axis=1)
-        centres[:, k], chosen[:, k] = best % d, widths[best // d]
-        u = (xp.arange(d) - centres[:, k, None]) / chosen[:, k, None]
-        gaussians[:, k] = xp.exp(-0.5 * u**2)
-        here = gaussians[:, : k + 1]
-        amplitudes = inverse_gram(here @ here.swapaxes(1, 2), xp) @ (here @ rows[:, :, None])
-        left = rows - (amplitudes.swapaxes(1, 2) @ here)[:, 0]
-    return centres, xp.log(chosen)
+    """Take from each row the Gaussian that it would miss least, and pick another for what is then left.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d), float64
+    centres, log_widths : ndarray of shape (n, K), float64
+        Not changed.
+    rank : int, default 0
+        Take the Gaussian that comes so many places after the one missed least.
+    xp : module, default numpy
+        Or CuPy.
+
+    Returns
+    -------
+    centres, log_widths : ndarray of shape (n, K), float64
+    """
+    centres, log_widths = xp.array(centres), xp.array(log_widths)
+    for part in _groups(rows):
+        here = _sampled(centres[part], log_widths[part], rows.shape[1], xp)
+        inverse = inverse_gram(here @ here.swapaxes(1, 2), xp)
+        amplitudes = (inverse @ (here @ rows[part, :, None]))[:, :, 0]
+        worth = xp.einsum("nkk->nk", inverse)
+        least = xp.argsort(amplitudes**2 / worth, axis=1)[:, rank]
+        row = xp.arange(len(least))
+        # The others' amplitudes without it: the least-squares fit whose amplitude there is zero.
+        amplitudes -= inverse[row, least] * (amplitudes[row, least] / worth[row, least])[:, None]
+        left = rows[part] - (amplitudes[:, None, :] @ here)[:, 0]
+        centres[part][row, least], log_widths[part][row, least] = _best(left, xp)
+    return centres, log_widths
+
+
+def _best(left: Array, xp: Any) -> tuple[Array, Array]:
+    """Centre and log-width of the one candidate that explains most of each row."""
+    n, d = left.shape
+    widths, kernels, norms = (xp.asarray(part) for part in _candidates(d))
+    # In single precision: it is a choice, not a figure.
+    spectrum = xp.fft.rfft(left.astype(np.float32), 2 * d)
+    found = xp.fft.irfft(spectrum[:, None, :] * kernels, 2 * d)[:, :, :d] * norms
+    best = xp.argmax(xp.abs(found.reshape(n, -1)), axis=1)
+    return best % d, xp.log(widths)[best // d]
+
+
+def _sampled(centres: Array, log_widths: Array, width: int, xp: Any) -> Array:
+    u = (xp.arange(width) - centres[:, :, None]) * xp.exp(-log_widths)[:, :, None]
+    return xp.exp(-0.5 * u**2)  # type: ignore[no-any-return]
+
+
+def _groups(rows: Array) -> list[slice]:
+    """Rows that are handled together, so that all candidates' products with them fit."""
+    width = rows.shape[1]
+    size = max(1, _CELLS // (2 * width * len(_candidates(width)[0])))
+    return [slice(first, first + size) for first in range(0, len(rows), size)]
 
 
 @lru_cache(maxsize=8)

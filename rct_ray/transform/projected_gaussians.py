@@ -15,7 +15,7 @@ from rct_ray.transform.basis import Array
 from rct_ray.transform.levenberg_marquardt import Slopes
 
 # Added to the unit diagonal of the Gaussians' Gram matrix, so that coinciding ones share their amplitude.
-_RIDGE = 1e-14
+_RIDGE = 1e-13
 # Sum of squares of a Gaussian that is as good as zero at every place.
 _GONE = 1e-20
 # Samples of the Gaussians of one group of rows: with all powers a few megabytes, which stay in cache.
