@@ -85,11 +85,16 @@ class RayEngine:
         ray = import_ray()
         if not ray.is_initialized():
             check_reachable(self.address)
+            others = descendants()
             try:
                 with own_sigterm():
                     ray.init(**settings(self.address, self.workers))
             except ConnectionError as error:
                 raise AddressError(f"can't join Ray at {self.address}: {_first_line(error)}") from None
+            except BaseException:
+                # Interrupted half way, Ray leaves what it has started to find out by itself, which may take long.
+                end_survivors([process for process in descendants() if process not in others])
+                raise
             self._started = True
         self._remote = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(self.worker)
         self._metrics = Metrics()
