@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from rct_ray.submit.wheel import build_wheel, requirements
 STOP_S = 30
 # A dashboard knows its nodes some seconds after it starts.
 _NODES_S = 10.0
+# For one answer.
+_ANSWER_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Cluster:
         while True:
             try:
                 # The client has no public method for it; this is what the dashboard's own page asks.
-                answer = self.client._do_request("GET", "/nodes?view=summary", timeout=30).json()
+                answer = self.client._do_request("GET", "/nodes?view=summary").json()
                 nodes = [node["raylet"] for node in answer["data"]["summary"]]
                 found = [
                     {"hostname": node["nodeManagerHostname"], "ip": node["nodeManagerAddress"]}
@@ -224,7 +227,7 @@ def _client(address: str) -> Any:
         # They log every upload, and every stream that ends.
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
     except RayError as error:
         raise SubmitError(
             f"{address} asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to "
@@ -238,6 +241,9 @@ def _client(address: str) -> Any:
         raise SubmitError(
             f"what answers at {address} is not the Jobs API of Ray: {last_line(error)}"
         ) from None
+    # The client itself would wait for ever, where a connection is lost without a word.
+    client._do_request = partial(client._do_request, timeout=_ANSWER_S)
+    return client
 
 
 def _checkout(folder: str) -> str:

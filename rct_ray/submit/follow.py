@@ -13,6 +13,8 @@ from rct_ray.submit.errors import SubmitError
 # How long a cluster may be silent: a dashboard that restarts, a tunnel that is opened again.
 PATIENCE_S = 120.0
 _PAUSE_S = 1.0
+# A stream that says nothing for so long may have lost its other end without a word.
+_SILENCE_S = 60.0
 
 
 def follow(
@@ -76,9 +78,11 @@ async def _stream(client: Any, job: str, pass_on: Callable[[str, int], None]) ->
 
     position = 0
     try:
-        async for text in client.tail_job_logs(job):
-            pass_on(text, position)
-            position += len(text)
+        async with asyncio.timeout(_SILENCE_S) as silence:
+            async for text in client.tail_job_logs(job):
+                pass_on(text, position)
+                position += len(text)
+                silence.reschedule(asyncio.get_running_loop().time() + _SILENCE_S)
     except (RuntimeError, OSError, aiohttp.ClientError):
         # The state of the job says whether this was its end.
         return

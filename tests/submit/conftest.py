@@ -96,10 +96,11 @@ def no_ray_variables(monkeypatch):
 
 
 class Tunnel:
-    """A proxy to a head that cuts streams of logs after some bytes, and may refuse everything for a while."""
+    """A proxy to a head that cuts streams of logs after some bytes, or stalls them, or refuses everything."""
 
-    def __init__(self, target, cut_after):
-        self.target, self.cut_after, self.cuts, self.closed = target, cut_after, 0, False
+    def __init__(self, target, cut_after, stall):
+        self.target, self.cut_after, self.stall = target, cut_after, stall
+        self.cuts, self.closed = 0, False
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -127,6 +128,8 @@ class Tunnel:
                 client.sendall(data)
                 if tail and seen > self.cut_after:
                     self.cuts += 1
+                    if self.stall:
+                        time.sleep(60)
                     client.shutdown(socket.SHUT_RDWR)
                     return
             client.shutdown(socket.SHUT_RDWR)
@@ -145,9 +148,9 @@ class Tunnel:
 def tunnel(head):
     made = []
 
-    def make(cut_after):
+    def make(cut_after, *, stall=False):
         host, _, port = head.removeprefix("http://").rpartition(":")
-        made.append(Tunnel((host, int(port)), cut_after))
+        made.append(Tunnel((host, int(port)), cut_after, stall))
         return made[-1]
 
     yield make
