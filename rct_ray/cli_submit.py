@@ -55,6 +55,7 @@ def submit(
     shared = shared_path or []
     check_shared(shared)
     asked = _parsed(context)
+    # First of all, for what is wrong with the settings needs no cluster to be seen.
     metadata = _metadata(asked)
     cluster = Cluster(choose_address(address))
     arguments = _for_cluster(asked, shared, cluster)
