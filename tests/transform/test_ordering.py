@@ -135,7 +135,8 @@ def test_an_order_is_charged_as_many_bits_as_naming_it_takes():
 
 @pytest.mark.parametrize("metric", ["isometric", "amplitude"])
 @pytest.mark.parametrize(
-    "options", ["order=svd", "order=assign", "order=assign, signs=no", "fit=shared", "order=assign, fit=shared"]
+    "options",
+    ["order=svd", "order=assign", "order=assign, signs=no", "fit=shared", "order=assign, fit=shared"],
 )
 def test_figures_are_those_of_the_weights_rebuilt(metric, options):
     generator = np.random.default_rng(2)
