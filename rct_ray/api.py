@@ -107,6 +107,7 @@ def run(
         with one_blas_thread(), chosen:
             works = sweep.works(writer, make_units, say)
             tell(RUN_STARTED, _about(out, config, chosen, sweep))
+            sweep.tell_failures()
             sweep.measure(works, config, chosen, writer, progress)
         seconds = round(time.perf_counter() - begun, 3)
         writer.commit(_manifest(config, chosen, sweep, seconds))

@@ -109,10 +109,17 @@ class Sweep:
                 plans.append(make_plan(path))
             except ValueError as error:
                 self._bear(path, error)
+        if not plans:
+            self.tell_failures()
         self._require_some(plans)
         plans.sort(key=_by_step)
         labels = _labels([plan.checkpoint for plan in plans])
         self.members = [Member(label, plan) for label, plan in zip(labels, plans, strict=True)]
+
+    def tell_failures(self) -> None:
+        """Tell of the checkpoints that could not be opened; an engine can count them once it has begun."""
+        for failure in self.failures:
+            self._notice(CHECKPOINT_FAILED, failure.as_dict())
 
     def identity(self) -> dict[str, Any]:
         """What an unfinished run must have in common with the one that goes on with it, of its inputs.
@@ -173,6 +180,7 @@ class Sweep:
                 self._measure_one(member, config, engine, writer, results)
             except ValueError as error:
                 self._bear(member.plan.checkpoint.path, error)
+                self._notice(CHECKPOINT_FAILED, self.failures[-1].as_dict())
                 collector.give_up(number, error)
             else:
                 measured.append(member)
@@ -202,9 +210,7 @@ class Sweep:
         """Go on without a checkpoint, if it is that which is wrong, and there are others."""
         if self.alone or not _is_of_a_checkpoint(error):
             raise error
-        failure = Failure(path, error)
-        self.failures.append(failure)
-        self._notice(CHECKPOINT_FAILED, failure.as_dict())
+        self.failures.append(Failure(path, error))
 
     def _require_some(self, left: Sequence[object]) -> None:
         if not left:
