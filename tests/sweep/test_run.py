@@ -194,6 +194,27 @@ def test_one_that_changes_while_it_is_read(steps, tmp_path, request, engine):
     assert not [path for path in (tmp_path / "out").rglob("*100*") if "step1400" not in path.name]
 
 
+def test_one_that_fails_before_its_turn(steps, tmp_path, monkeypatch):
+    """A unit that fails while an earlier checkpoint's results are taken is held against its own checkpoint."""
+    encode, failed = inprocess.encode_shard, threading.Event()
+
+    def first_waits(shard, *arguments):
+        if shard.entry.file.path.endswith("step3.safetensors"):
+            assert failed.wait(20)
+        return encode(shard, *arguments)
+
+    def hear(event, values):
+        if event == "run started":
+            truncated(steps / "step20.safetensors")
+        if event == "unit failed":
+            failed.set()
+
+    monkeypatch.setattr(inprocess, "encode_shard", first_waits)
+    run = rct_ray.run(steps, tmp_path / "out", notice=hear, **SETTINGS)
+    assert labels(run) == ["step3", "step100", "step900", "step1400"]
+    assert [Path(failure["path"]).name for failure in run.failed] == ["step20.safetensors"]
+
+
 def test_strict_refuses_a_checkpoint_and_not_the_sweep(steps, tmp_path):
     save_file(
         {"a.weight": np.ones((20, 64), np.float32), "b.weight": np.full((20, 64), np.nan, np.float32)},
