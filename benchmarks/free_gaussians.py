@@ -54,7 +54,10 @@ def main(rows: int | None = None) -> bool:
     tell("share of rows with no larger sse than curve_fit's", _no_worse(kept["all"], theirs), at_least(0.99))
     tell("rows that are not finite", len(W) * (1 - _finite(kept["all"])), at_most(0))
     tell("share of rows with no larger sse, from curve_fit's start alone", _no_worse(kept["alone"], theirs))
-    tell("share of curve_fit's rows outside our bounds", _outside(theirs))
+    tell("share of curve_fit's rows outside our bounds, of those that converged", _outside(theirs, done))
+    tell("calls of the model until curve_fit converges, median", float(np.median(theirs.iterations[done])))
+    largest = float(np.max(np.abs(theirs.amplitudes)) / np.max(np.abs(W)))
+    tell("curve_fit's largest amplitude over the largest weight", largest)
     return report.show()
 
 
@@ -77,7 +80,7 @@ def _finite(fit: FreeFit) -> float:
     return float(np.mean(np.all(np.isfinite(values), axis=1)))
 
 
-def _outside(fit: FreeFit) -> float:
+def _outside(fit: FreeFit, which: NDArray[np.bool_]) -> float:
     lower, upper = parameter_bounds(WIDTH, K)
-    parameters = np.concatenate([fit.centres, np.log(fit.widths)], axis=1)
+    parameters = np.concatenate([fit.centres, np.log(fit.widths)], axis=1)[which]
     return float(np.mean(np.any((parameters < lower) | (parameters > upper), axis=1)))
