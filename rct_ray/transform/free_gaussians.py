@@ -131,7 +131,7 @@ def fit_free(
     search : bool, default True
         Start as well from Gaussians picked one by one (`gaussian_pursuit.pursue`), and keep what ends lower.
         A row descends from both starts only where the first is not far behind. Rows of which Gaussians keep
-        more than half also try one of them elsewhere (`gaussian_pursuit.relocate`).
+        more than half also try three of them elsewhere, one at a time (`gaussian_pursuit.relocate`).
     max_iterations : int
         Steps to try from each start.
     tolerance : float
