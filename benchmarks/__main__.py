@@ -24,6 +24,7 @@ NAMES = (
     "catalogue",
     "shard_rate",
     "scale",
+    "sweep",
 )
 
 

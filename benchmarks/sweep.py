@@ -35,7 +35,7 @@ _SHAPES = [
 
 def main() -> bool:
     import rct_ray
-    from rct_ray.engine.ray_session import import_ray, settings
+    from rct_ray.engine.ray_session import import_ray, join_ray
     from rct_ray.results import open_run
 
     report = Report("A sweep of checkpoints", "what", "seconds", "in process")
@@ -46,7 +46,7 @@ def main() -> bool:
             _write(directory / "runs" / f"step{step:05d}.safetensors", step)
         _write(directory / "warm.safetensors", CHECKPOINTS)
         ray = import_ray()
-        ray.init(**settings("local", WORKERS))
+        join_ray("local", WORKERS)
         try:
             outs = iter(range(1000))
 

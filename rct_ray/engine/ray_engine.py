@@ -20,7 +20,7 @@ from rct_ray.engine.errors import AddressError, EngineError
 from rct_ray.engine.footprint import worker_bytes
 from rct_ray.engine.metrics import Metrics
 from rct_ray.engine.notices import RETRY, Notice, unheard
-from rct_ray.engine.ray_session import check_reachable, import_ray, own_sigterm, settings
+from rct_ray.engine.ray_session import check_reachable, import_ray, join_ray, own_sigterm
 from rct_ray.engine.ray_slots import Apart, Slot
 from rct_ray.engine.shard import ShardResult, ShardTask
 from rct_ray.engine.units import Unit, UnitDone, UnitFailed
@@ -88,7 +88,7 @@ class RayEngine:
             others = descendants()
             try:
                 with own_sigterm():
-                    ray.init(**settings(self.address, self.workers))
+                    join_ray(self.address, self.workers)
             except ConnectionError as error:
                 raise AddressError(f"can't join Ray at {self.address}: {_first_line(error)}") from None
             except BaseException:

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rct_ray.engine.errors import AddressError
@@ -61,6 +63,38 @@ def settings(address: str, workers: int) -> dict[str, Any]:
         "logging_level": "ERROR",
         "object_store_memory": 128 << 20,
     }
+
+
+def join_ray(address: str, workers: int) -> None:
+    """Join a cluster, or start a Ray of this process's own ("local")."""
+    ray = import_ray()
+    with _without_servers() if address == "local" else nullcontext():
+        ray.init(**settings(address, workers))
+
+
+@contextmanager
+def _without_servers() -> Iterator[None]:
+    """Start no process of Ray's that a Ray of one process has no use for.
+
+    Those are the API server, which only counts usage when there is no dashboard but is waited for, and the
+    autoscaler's monitor. Ray has no setting for that; where a version of it calls them otherwise, they are started.
+    """
+    from ray._private.node import Node
+
+    def no_api_server(node: Any, *_: object, **__: object) -> None:
+        node._webui_url = ""
+
+    ours = {"start_api_server": no_api_server, "start_monitor": lambda node, *_, **__: None}
+    theirs = {
+        name: getattr(Node, name) for name in ours if hasattr(Node, name) and hasattr(Node, "webui_url")
+    }
+    try:
+        for name in theirs:
+            setattr(Node, name, ours[name])
+        yield
+    finally:
+        for name, method in theirs.items():
+            setattr(Node, name, method)
 
 
 class own_sigterm:  # noqa: N801  (reads as a statement)
