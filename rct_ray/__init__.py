@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rct_ray.sweep import SweepError
     from rct_ray.transform.basis import BasisError
     from rct_ray.transform.estimators import DCTBasis, GaussianBasis, HaarBasis
+    from rct_ray.transform.free_estimator import FreeGaussians
     from rct_ray.transform.learned_estimators import PCA, SVDBasis
     from rct_ray.transform.tower_estimator import Tower
     from rct_ray.transform.tower_language import TowerSyntaxError
@@ -48,6 +49,7 @@ _HOMES = {
     "BasisError": "transform.basis",
     "GaussianBasis": "transform.estimators",
     "DCTBasis": "transform.estimators",
+    "FreeGaussians": "transform.free_estimator",
     "HaarBasis": "transform.estimators",
     "SVDBasis": "transform.learned_estimators",
     "PCA": "transform.learned_estimators",
@@ -63,6 +65,7 @@ __all__ = [
     "DCTBasis",
     "DistributedPCA",
     "EngineError",
+    "FreeGaussians",
     "GaussianBasis",
     "HaarBasis",
     "NonFiniteError",
