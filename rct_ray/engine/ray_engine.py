@@ -76,7 +76,7 @@ class RayEngine:
         self._heard = heard or unheard
         self._metrics: Metrics | None = None
         self._slots: list[Slot] = []
-        self._memory = 0
+        self._memory: int | None = None
         self._idle_since, self._said = 0.0, False
         self._started = False
         self._failed_starts = 0
@@ -118,7 +118,9 @@ class RayEngine:
         """Outcomes as they come, with a bounded number of calls in flight."""
         ray = import_ray()
         waiting, again, tries = deque(units), deque[Unit](), Counter[tuple[int, int]]()
-        self._memory = worker_bytes(units, task)
+        # A Ray of our own has no scheduler to inform: all its workers are to run, whatever it takes memory for.
+        own = self._started and self.address == "local"
+        self._memory = None if own else worker_bytes(units, task)
         self._slots += [self._new_slot() for _ in range(min(self.workers, len(units)) - len(self._slots))]
         self._idle_since, self._said = time.monotonic(), False
         while waiting or again or any(slot.calls for slot in self._slots):
@@ -255,7 +257,7 @@ class RayEngine:
         total, free = ray.cluster_resources(), ray.available_resources()
         cpus = free.get("CPU", 0)
         state = f"a worker needs 1 CPU; the cluster has {total.get('CPU', 0):g}, {cpus:g} of them free"
-        if cpus >= 1:
+        if cpus >= 1 and self._memory is not None:
             needed, left = self._memory / (1 << 30), free.get("memory", 0) / (1 << 30)
             state += f"; and {needed:.2f} GiB of memory, of which {left:.2f} are free in all nodes together"
         if final:
