@@ -1,6 +1,7 @@
 """What a worker asks of the cluster: one CPU, and the memory that the largest unit needs."""
 
 import json
+import time
 
 import pytest
 
@@ -44,8 +45,11 @@ def test_moments_of_wide_matrices(tmp_path):
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_cluster_without_the_memory_is_named(steps, tmp_path, monkeypatch):
+def test_a_cluster_without_the_memory_is_named(steps, tmp_path, monkeypatch, ray_cluster):
+    # What an earlier test's workers had is known to be free a moment after they are gone.
+    until = time.monotonic() + 20
+    while ray_cluster.available_resources().get("CPU", 0) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
     monkeypatch.setattr(ray_engine, "worker_bytes", lambda *_: 1 << 50)
     monkeypatch.setattr(ray_engine, "_SAY_AFTER_S", 0.5)
     monkeypatch.setattr(ray_engine.RayEngine.__init__, "__defaults__", (None, None, 1.0, None))
