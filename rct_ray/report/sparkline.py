@@ -1,0 +1,30 @@
+"""A series of figures as one line of characters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_BARS = "▁▂▃▄▅▆▇█"
+# Wider than this, a line no longer fits beside its figures; what lies between is left out.
+_WIDEST = 24
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Bars from the least to the largest of the values; a dot where one is not known.
+
+    Of more than 24 values, evenly spaced ones are drawn, the first and the last among them.
+    """
+    if len(values) > _WIDEST:
+        places = [round(place * (len(values) - 1) / (_WIDEST - 1)) for place in range(_WIDEST)]
+        values = [values[place] for place in places]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return "·" * len(values)
+    least, span = min(known), max(known) - min(known)
+    return "".join(
+        "·"
+        if value is None or not math.isfinite(value)
+        else _BARS[round((value - least) / span * (len(_BARS) - 1)) if span else len(_BARS) // 2 - 1]
+        for value in values
+    )
