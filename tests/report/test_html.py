@@ -313,6 +313,7 @@ def rendered(path, folder, fragment=""):
 
 def rows_of(dom, table="tensors"):
     body = dom.split(f'<table id="{table}">')[1].split("<tbody>")[1].split("</tbody>")[0]
+    body = body.replace("<wbr>", "")
     return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("</tr>") if "<td" in row]
 
 

@@ -119,10 +119,13 @@ function head(columns, sorts) {
   return make("thead", {}, row);
 }
 function cell(column, t) {
-  const value = column.get(t), node = make("td", {}, column.show(value));
+  const value = column.get(t), node = make("td");
+  node.append(...column.key === "name" ? parted(value) : [column.show(value)]);
   if (column.tone && value) node.className = value > 0 ? "above" : "below";
   return node;
 }
+// A long name may be broken behind its dots and bars.
+const parted = (name) => name.split(/(?<=[._/])/).flatMap((part, i) => i ? [make("wbr"), part] : [part]);
 function picks(row, t) {
   row.className += (t === state.tower ? " picked" : "") + " pick";
   row.addEventListener("click", () => {
