@@ -41,7 +41,7 @@ def compare(
     """Put checkpoints side by side: every figure from the first to the last, what changed most first."""
     from rct_ray.report.angles import subspace_angles
     from rct_ray.report.compare import FIGURES, as_dict, by_change, first_compressed, members_of, series_of
-    from rct_ray.report.compare_terminal import show_comparison
+    from rct_ray.report.compare_terminal import show_comparison, towers_shown
     from rct_ray.results import ResultsError, open_run
 
     if by not in FIGURES:
@@ -52,7 +52,8 @@ def compare(
     shown = first_compressed(series) if level is None else level
     if not 0 <= shown <= top:
         raise ResultsError(f"no level {level} in these towers; the top one is {top}")
-    angles = subspace_angles(members[-2], members[-1])
+    wanted = None if as_json else towers_shown(series, shown, by)
+    angles = subspace_angles(members[-2], members[-1], wanted)
     if as_json:
         ordered = by_change(series, by, shown)
         print(json.dumps({**as_dict(members, ordered), "angles": angles}))

@@ -15,6 +15,8 @@ from rct_ray.report.progress import printable
 from rct_ray.report.sparkline import sparkline
 
 _TENSORS_SHOWN = 40
+# Four courses fit beside a name.
+_COURSE = 6
 _HEADINGS = {"r2": "R2", "lift": "lift", "bits_per_weight": "bits/weight", "participation_ratio": "PR"}
 _DIGITS = {"r2": 4, "lift": 4, "bits_per_weight": 3, "participation_ratio": 2}
 
@@ -57,6 +59,13 @@ def show_comparison(
     if turned:
         said += " Turned: the largest angle between what the level keeps at the last two."
     console.print(Text(said, style="dim"))
+
+
+def towers_shown(series: Sequence[Series], level: int, figure: str) -> set[tuple[str, str, int]]:
+    """Scope, name and width of the towers that `show_comparison` prints."""
+    tensors = by_change([one for one in series if one.scope == "tensor"], figure, level)[:_TENSORS_SHOWN]
+    pooled = [one for one in series if one.scope != "tensor"]
+    return {(one.scope, one.name, one.width) for one in [*tensors, *pooled]}
 
 
 def _named(member: Member) -> str:
@@ -120,7 +129,7 @@ def _course(one: Series, figure: str, level: int) -> str:
     digits, change = _DIGITS[figure], one.change(figure, level)
     last = "-" if values[-1] is None else f"{values[-1]:.{digits}f}"
     by = "" if change is None else f" {change:+.{digits}f}"
-    return f"{sparkline(values)} {last}{by}"
+    return f"{sparkline(values, _COURSE)} {last}{by}"
 
 
 def _levels(levels: Sequence[int | None], ends: bool = False) -> str:

@@ -6,17 +6,15 @@ import math
 from collections.abc import Sequence
 
 _BARS = "▁▂▃▄▅▆▇█"
-# Wider than this, a line no longer fits beside its figures; what lies between is left out.
-_WIDEST = 24
 
 
-def sparkline(values: Sequence[float | None]) -> str:
+def sparkline(values: Sequence[float | None], widest: int = 24) -> str:
     """Bars from the least to the largest of the values; a dot where one is not known.
 
-    Of more than 24 values, evenly spaced ones are drawn, the first and the last among them.
+    Of more values than the widest line holds, evenly spaced ones are drawn, the first and the last among them.
     """
-    if len(values) > _WIDEST:
-        places = [round(place * (len(values) - 1) / (_WIDEST - 1)) for place in range(_WIDEST)]
+    if len(values) > widest:
+        places = [round(place * (len(values) - 1) / (widest - 1)) for place in range(widest)]
         values = [values[place] for place in places]
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:

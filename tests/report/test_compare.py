@@ -137,6 +137,28 @@ def test_angles_on_a_fixed_basis_are_those_among_its_functions(save, tmp_path):
     assert np.radians(found[0]["largest"]) == pytest.approx(0.5, abs=1e-6)
 
 
+def test_angles_of_amplitudes_are_between_what_they_decode_to(save, tmp_path):
+    """In the amplitude metric components mix Gaussians, which are not at right angles to each other."""
+    rng = np.random.default_rng(8)
+    gaussians = np.exp(-0.5 * ((np.arange(64) - np.linspace(0, 63, 4)[:, None]) / 16) ** 2)
+    scores = rng.standard_normal((50, 1))
+    mixed = [np.array([[1.0, 0.5, 0.0, 0.0]]), np.array([[0.0, 0.3, 1.0, 0.2]])]
+    runs = [
+        rct_ray.run(
+            save({"a": (scores - scores.mean()) @ mix @ gaussians}, f"{place}.safetensors"),
+            tmp_path / str(place),
+            tower="gaussian(K=4) > pca(0.9)",
+            metric="amplitude",
+        )
+        for place, mix in enumerate(mixed)
+    ]
+    (row,) = (row for row in subspace_angles(*members_of(runs)) if row["scope"] == "tensor")
+    one, other = (mix[0] @ gaussians for mix in mixed)
+    cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    assert row["components"] == 1
+    assert row["largest"] == pytest.approx(np.degrees(np.arccos(cosine)), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "tower",
     [
@@ -229,6 +251,7 @@ def test_sparklines():
     assert sparkline([None]) == "·"
     assert len(sparkline(list(range(1000)))) == 24
     assert sparkline(list(range(1000)))[::23] == "▁█"
+    assert sparkline(list(range(1000)), 3) == "▁▅█"
 
 
 def test_show_draws_a_run_of_several_checkpoints(cli, save, tmp_path):

@@ -349,8 +349,9 @@ def test_a_browser_sorts_and_filters(sweep, tmp_path, down, sign):
 
 
 @browser
-def test_a_browser_is_ready_for_a_large_run_within_two_seconds(large, tmp_path):
+def test_a_browser_is_soon_ready_for_a_large_run(large, tmp_path):
     dom = rendered(large, tmp_path, "#sort=r2")
     assert len(rows_of(dom)) == 50
-    # Milliseconds since the page was asked for; the machine may be busy, so the aim itself is asked of a benchmark.
+    # Milliseconds since the page was asked for. The aim is two seconds; this must not fail where other tests keep
+    # the machine busy.
     assert int(re.search(r'data-ready="(\d+)"', dom)[1]) < 10_000

@@ -128,6 +128,8 @@ function cell(column, t) {
 const parted = (name) => name.split(/(?<=[._/])/).flatMap((part, i) => i ? [make("wbr"), part] : [part]);
 function picks(row, t) {
   row.className += (t === state.tower ? " picked" : "") + " pick";
+  row.tabIndex = 0;
+  row.addEventListener("keydown", (event) => { if (event.key === "Enter") row.click(); });
   row.addEventListener("click", () => {
     state.tower = t;
     for (const other of document.querySelectorAll("tr.picked")) other.classList.remove("picked");
