@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
     from rct_ray.fronts import frontier
+    from rct_ray.report.html_page import write_report
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.sweep import SweepError
     from rct_ray.transform.basis import BasisError
@@ -41,6 +42,7 @@ _HOMES = {
     "NonFiniteError": "engine.errors",
     "EngineError": "engine.errors",
     "DistributedPCA": "engine.distributed_pca",
+    "write_report": "report.html_page",
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
@@ -85,6 +87,7 @@ __all__ = [
     "open_run",
     "plan_checkpoint",
     "run",
+    "write_report",
 ]
 
 

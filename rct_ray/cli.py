@@ -35,6 +35,7 @@ from rct_ray.cli_options import (
     make_console,
     say,
 )
+from rct_ray.cli_report import compare, report
 from rct_ray.cli_submit import AS_RUN, logs, status, stop, submit
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def show(
 
 
 app.command()(frontier)
+app.command()(report)
+app.command()(compare)
 app.command(**AS_RUN)(submit)
 app.command()(status)
 app.command()(logs)

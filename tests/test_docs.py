@@ -26,6 +26,11 @@ def test_the_readme_gives_the_commands_that_ci_calls():
         assert command in ci
 
 
+def test_the_report_has_its_picture():
+    assert 'src="docs/report.png"' in (ROOT / "README.md").read_text()
+    assert (ROOT / "docs" / "report.png").stat().st_size < 150_000
+
+
 def test_the_frontier_has_its_picture():
     page = (ROOT / "docs" / "frontier.md").read_text()
     assert "(frontier.svg)" in page

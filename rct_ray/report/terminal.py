@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rct_ray.report.progress import printable
 from rct_ray.report.rows import rows_of
+from rct_ray.report.sparkline import sparkline
 from rct_ray.report.words import conclusions, fixed_point, honest_level
 from rct_ray.results import Run
 
@@ -74,15 +75,19 @@ def _checkpoint_table(run: Run) -> Table:
     table.add_column("step", justify="right")
     table.add_column("weights", justify="right")
     first = True
+    courses: list[list[float]] = []
     for listed in run.manifest["checkpoints"]:
         tower = run.levels_of(scope="model", checkpoint=listed["label"]).to_pylist()
         if first:
             for level in tower[1:]:
                 table.add_column(f"R2 L{level['level']} (null)", justify="right")
+                courses.append([])
             table.add_column("fixed", justify="right")
             table.add_column("honest", justify="right")
             first = False
         fixed = fixed_point(tower)
+        for course, level in zip(courses, tower[1:], strict=True):
+            course.append(level["r2"])
         table.add_row(
             Text(printable(listed["label"])),
             "-" if listed["step"] is None else f"{listed['step']:,}",
@@ -91,6 +96,9 @@ def _checkpoint_table(run: Run) -> Table:
             "-" if fixed is None else str(fixed),
             str(honest_level(tower)["level"]),
         )
+    table.caption = "R2: " + "   ".join(
+        f"L{number} {sparkline(course)}" for number, course in enumerate(courses, start=1)
+    )
     return table
 
 
