@@ -50,11 +50,11 @@ def test_a_cluster_without_the_memory_is_named(steps, tmp_path, monkeypatch, ray
     until = time.monotonic() + 20
     while ray_cluster.available_resources().get("CPU", 0) < 3 and time.monotonic() < until:
         time.sleep(0.05)
-    monkeypatch.setattr(ray_engine, "worker_bytes", lambda *_: 1 << 50)
+    monkeypatch.setattr(ray_engine, "worker_bytes", lambda *_: 1 << 45)
     monkeypatch.setattr(ray_engine, "_SAY_AFTER_S", 0.5)
     monkeypatch.setattr(ray_engine.RayEngine.__init__, "__defaults__", (None, None, 1.0, None))
     said = []
-    with pytest.raises(EngineError, match=r"and 1048576\.00 GiB of memory, of which \d+\.\d\d are free"):
+    with pytest.raises(EngineError, match=r"and 32768\.00 GiB of memory, of which \d+\.\d\d are free"):
         rct_ray.run(steps, tmp_path / "out", engine="ray", workers=2, say=said.append)
     assert len(said) == 1
     assert not (tmp_path / "out").exists()
