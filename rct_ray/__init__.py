@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
     from rct_ray.fronts import frontier
+    from rct_ray.rebuild import RebuildError, code_sizes, reconstruct, verify
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.sweep import SweepError
     from rct_ray.transform.basis import BasisError
@@ -40,6 +41,10 @@ _HOMES = {
     "NonFiniteError": "engine.errors",
     "EngineError": "engine.errors",
     "DistributedPCA": "engine.distributed_pca",
+    "reconstruct": "rebuild",
+    "verify": "rebuild",
+    "code_sizes": "rebuild",
+    "RebuildError": "rebuild",
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
@@ -67,6 +72,7 @@ __all__ = [
     "HaarBasis",
     "NonFiniteError",
     "PlanError",
+    "RebuildError",
     "ResultsError",
     "Run",
     "RunConfig",
@@ -74,6 +80,7 @@ __all__ = [
     "SweepError",
     "Tower",
     "TowerSyntaxError",
+    "code_sizes",
     "find_checkpoints",
     "from_preset",
     "frontier",
@@ -81,7 +88,9 @@ __all__ = [
     "open_checkpoint",
     "open_run",
     "plan_checkpoint",
+    "reconstruct",
     "run",
+    "verify",
 ]
 
 
