@@ -80,7 +80,7 @@ def verify(directory: PathLike, original: PathLike, out: PathLike) -> Verificati
     """Compare every tensor of weights that `reconstruct` wrote with the original, and its R2 with the tables.
 
     R2 is 1 - |W - V|^2 / |W|^2 over the values as they lie in the two files. Rounding V to `out`'s type moves each
-    value by a share u of it at most (2^-9 for bfloat16), so R2 may differ from the table's by
+    value by a share u of it at most (2^-8 for bfloat16), so R2 may differ from the table's by
     2 u sqrt((1 - R2) |V|^2 / |W|^2) + u^2 |V|^2 / |W|^2 beside the tolerance of 1e-5.
 
     Parameters

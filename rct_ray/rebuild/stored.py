@@ -16,6 +16,8 @@ from rct_ray.transform.basis import Array, Basis, orthonormalise
 from rct_ray.transform.stages import FixedStage, PCAStage, RowStage, Stage, SVDStage
 from rct_ray.transform.tower_language import parse_tower
 
+_BASES = 4
+
 
 class StoredCodes:
     """The towers over the tensors of one checkpoint of a run, climbed to one level.
@@ -82,8 +84,7 @@ class StoredCodes:
     def _affine(self, stage: Stage, number: int, name: str, width: int) -> tuple[Array, Array, Array]:
         """Encoder, decoder and mean of one stage, as `transform.climb` made them."""
         if number == 1 and isinstance(stage, FixedStage):
-            basis = self._bases.get(width) or stage.basis(width)
-            self._bases = {width: basis}
+            basis = self._basis(stage, width)
             if self._metric == "isometric":
                 return basis.frame, basis.frame.T, np.zeros(width)
             return basis.frame @ basis.unmixing(), basis.functions, np.zeros(width)
@@ -96,6 +97,14 @@ class StoredCodes:
         # Functions that are not orthonormal: least squares is their pseudo-inverse.
         basis = orthonormalise(decoder)
         return basis.frame @ basis.unmixing(), decoder, mean
+
+    def _basis(self, stage: FixedStage, width: int) -> Basis:
+        """A fixed basis, kept for a few widths: tensors of a block take turns in them."""
+        if width not in self._bases:
+            if len(self._bases) >= _BASES:
+                self._bases.clear()
+            self._bases[width] = stage.basis(width)
+        return self._bases[width]
 
     def _matrix(self, name: str, level: int, kind: str) -> Array:
         place = self._matrices.get((name, level, kind))
