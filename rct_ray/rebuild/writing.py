@@ -157,7 +157,12 @@ def whole_files(output: Output, metadata: Mapping[str, str]) -> Iterator[list[Bi
 
 def _temporary(path: Path, made: list[Path]) -> BinaryIO:
     temporary = path.with_name(path.name + _TEMPORARY)
-    stream = temporary.open("xb")
+    try:
+        stream = temporary.open("xb")
+    except FileExistsError:
+        raise RebuildError(
+            f"{temporary} is there: {path.name} is being written, or was when its writer was killed; delete it then"
+        ) from None
     made.append(temporary)
     return stream
 

@@ -157,6 +157,13 @@ def test_a_disk_that_is_full_leaves_nothing(refused, run, monkeypatch):
     )
 
 
+def test_what_a_killed_writer_left_is_not_touched(refused, run):
+    refused.out.with_name("out.safetensors.tmp").write_text("half")
+    refused(
+        "reconstruct", run, "--level=1", "-o", refused.out, says=["out.safetensors.tmp is there", "delete it"]
+    )
+
+
 def test_an_interrupt_leaves_nothing(run, tmp_path, program, environment):
     out = tmp_path / "place" / "out.safetensors"
     out.parent.mkdir()
