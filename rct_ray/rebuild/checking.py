@@ -18,7 +18,7 @@ from rct_ray.checkpoint.raw import raw_refusal, raw_values
 from rct_ray.rebuild.errors import RebuildError
 from rct_ray.rebuild.original import open_original
 from rct_ray.rebuild.stored import StoredCodes, run_digest
-from rct_ray.rebuild.weights import LABEL, LEVEL, RUN, blocks_of
+from rct_ray.rebuild.weights import LABEL, LEVEL, RUN, blocks_of, check_norm
 from rct_ray.results import Run, open_run
 from rct_ray.transform.level import kept_share
 
@@ -156,6 +156,7 @@ def _check(entry: TensorEntry, other: TensorEntry, codes: StoredCodes) -> Tensor
             f"{other.file.path}: tensor {quoted(other.name)} can't be compared: {other.skip_reason}"
         )
     error, energy, energy_rebuilt = _sums(entry, other)
+    check_norm(entry, energy, codes.norms[entry.name])
     r2 = kept_share(error, energy)
     allowed = TOLERANCE + _rounding(other, expected, energy, energy_rebuilt)
     return TensorCheck(entry.name, other.dtype, expected, r2, allowed, bool(abs(r2 - expected) <= allowed))

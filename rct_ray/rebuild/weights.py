@@ -125,6 +125,11 @@ def rebuilt_blocks(
     for start, rows in blocks_of(entry):
         energy += float(np.vdot(rows, rows))
         yield start, decode(rows)
+    check_norm(entry, energy, norm)
+
+
+def check_norm(entry: TensorEntry, energy: float, norm: float) -> None:
+    """Raise a RebuildError unless a tensor's sum of squares is that of the norm it was measured with."""
     if not abs(energy - norm**2) <= _SAME_ENERGY * norm**2:
         raise RebuildError(
             f"{entry.file.path}: tensor {quoted(entry.name)} has other values than when it was measured (norm "

@@ -96,12 +96,14 @@ def test_an_original_that_was_changed(refused, save, tmp_path):
     path = save({"w": weights})
     rct_ray.run(path, tmp_path / "run")
     command = ("reconstruct", tmp_path / "run", "--level", 1, "-o", refused.out)
+    (out,) = rct_ray.reconstruct(tmp_path / "run", tmp_path / "out.safetensors", 1)
     save({"w": weights[:60]})
     refused(*command, says=["is not the checkpoint that was measured"])
     refused("verify", tmp_path / "run", path, path, says=["does not say which level"])
     # Of the same size and header: only the values tell.
     save({"w": weights * np.float32(1.001)})
     refused(*command, says=["'w' has other values", "norm"])
+    refused("verify", tmp_path / "run", path, out, says=["'w' has other values", "norm"])
     save({"w": np.full_like(weights, np.nan)})
     refused(*command, says=["'w' has other values"])
 
