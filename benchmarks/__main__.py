@@ -15,6 +15,7 @@ NAMES = (
     "encoding",
     "command",
     "memory",
+    "rebuild",
     "curve_fit",
     "free_gaussians",
     "curve_fit_failures",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rct_ray.engine.distributed_pca import DistributedPCA
     from rct_ray.engine.errors import AddressError, EngineError, NonFiniteError, PlanError
     from rct_ray.fronts import frontier
+    from rct_ray.rebuild import RebuildError, code_sizes, reconstruct, verify
     from rct_ray.report.html_page import write_report
     from rct_ray.results import ResultsError, Run, open_run
     from rct_ray.sweep import SweepError
@@ -43,6 +44,10 @@ _HOMES = {
     "EngineError": "engine.errors",
     "DistributedPCA": "engine.distributed_pca",
     "write_report": "report.html_page",
+    "reconstruct": "rebuild",
+    "verify": "rebuild",
+    "code_sizes": "rebuild",
+    "RebuildError": "rebuild",
     "open_run": "results",
     "Run": "results",
     "ResultsError": "results",
@@ -72,6 +77,7 @@ __all__ = [
     "HaarBasis",
     "NonFiniteError",
     "PlanError",
+    "RebuildError",
     "ResultsError",
     "Run",
     "RunConfig",
@@ -79,6 +85,7 @@ __all__ = [
     "SweepError",
     "Tower",
     "TowerSyntaxError",
+    "code_sizes",
     "find_checkpoints",
     "from_preset",
     "frontier",
@@ -86,7 +93,9 @@ __all__ = [
     "open_checkpoint",
     "open_run",
     "plan_checkpoint",
+    "reconstruct",
     "run",
+    "verify",
     "write_report",
 ]
 

@@ -35,6 +35,7 @@ from rct_ray.cli_options import (
     make_console,
     say,
 )
+from rct_ray.cli_rebuild import reconstruct, size, verify
 from rct_ray.cli_report import compare, report
 from rct_ray.cli_submit import AS_RUN, logs, status, stop, submit
 
@@ -189,6 +190,9 @@ def show(
 app.command()(frontier)
 app.command()(report)
 app.command()(compare)
+app.command()(reconstruct)
+app.command()(verify)
+app.command()(size)
 app.command(**AS_RUN)(submit)
 app.command()(status)
 app.command()(logs)

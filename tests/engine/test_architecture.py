@@ -15,6 +15,7 @@ ROOMS = {
     "checkpoint": set(),
     "engine": {"transform", "checkpoint"},
     "results": {"transform"},
+    "rebuild": {"transform", "checkpoint", "results"},
     "report": {"results"},
     "submit": set(),
 }
