@@ -14,6 +14,7 @@ _DEEPEST = 64
 _MOST_AXES = 64
 _MOST_STEPS = 8_000_000
 _LONGEST_NAME = 10_000
+_MOST_TENSORS = 500_000
 _MOST_TEXT = 64 << 20
 _MOST_BYTES = 2**63
 # What a tensor may claim without bytes for it: the tables count columns in 32 bits.
@@ -116,6 +117,8 @@ class _Walk:
         if name in self._seen:
             raise _bad(self._where, f"tensor {quoted(name)} is there twice")
         self._seen.add(name)
+        if len(self._seen) > _MOST_TENSORS:
+            raise _bad(self._where, f"more than {_MOST_TENSORS} tensors, counted as often as they are listed")
         tensor = _described(node, f"{self._where}: tensor {quoted(name)}")
         return replace(tensor, name=name, reason="optimizer state" if optimizer else tensor.reason)
 
