@@ -50,6 +50,7 @@ _HARMLESS = (
     | {"torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "argparse.Namespace", "numpy.dtype"}
     | {"numpy.ndarray", "pathlib.PosixPath", "pathlib._local.PosixPath", "copyreg._reconstructor"}
     | {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
+    | {f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")}
     | {"builtins.object", "__builtin__.object", "datetime.datetime", "datetime.timedelta"}
 )
 

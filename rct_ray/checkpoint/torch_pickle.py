@@ -259,7 +259,9 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 _ACTIONS |= {f"{size}BINUNICODE": _Machine._push for size in ("", "SHORT_")}
 _ACTIONS |= {f"{size}BINBYTES": _Machine._push for size in ("", "SHORT_")}
 _ACTIONS |= {f"{size}BINSTRING": _Machine._push for size in ("", "SHORT_")}
-_ACTIONS |= dict.fromkeys(("UNICODE", "BINUNICODE8", "BINBYTES8", "FLOAT", "BINFLOAT"), _Machine._push)
+_ACTIONS |= dict.fromkeys(
+    ("UNICODE", "BINUNICODE8", "BINBYTES8", "BYTEARRAY8", "FLOAT", "BINFLOAT"), _Machine._push
+)
 _ACTIONS |= dict.fromkeys(
     ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Machine._integer
 )
