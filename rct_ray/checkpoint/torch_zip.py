@@ -26,6 +26,10 @@ _LONGEST_PICKLE = 64 << 20
 _STEP_KEYS = ("step", "global_step", "iteration")
 _ADVICE = "save it anew with torch.save, or as safetensors"
 _METHODS = (zipfile.ZIP_STORED,)
+# What lies behind a record: its descriptor, or else the next one or the directory. A damaged length in a local
+# header would otherwise move the values.
+_SIZES_FOLLOW = 8
+_DESCRIPTOR, _NEXT = (b"PK\x07\x08",), (b"PK\x03\x04", b"PK\x01\x02")
 # A pickle of torch's magic number, protocol 2: how files began before PyTorch 1.6.
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 
@@ -90,6 +94,11 @@ def _places(
             raise CheckpointError(
                 f"{file.path}: member {quoted(name)}: stored in {member.compress_size} bytes but "
                 f"{member.file_size} bytes long; {_ADVICE}"
+            )
+        behind = _DESCRIPTOR if member.flag_bits & _SIZES_FOLLOW else _NEXT
+        if file.read(start + member.file_size, 4) not in behind:
+            raise CheckpointError(
+                f"{file.path}: member {quoted(name)}: its local header leads past its end; copy it anew"
             )
         places[name] = (member, start)
         spans.append((member.header_offset, start + member.file_size, name))

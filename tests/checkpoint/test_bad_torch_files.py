@@ -289,6 +289,7 @@ ZIPS = {
     "encrypted": (lambda: patched(CENTRAL, 8, b"\1"), "encrypted"),
     "methods disagree": (lambda: patched(LOCAL, 8, b"\x08"), "disagree"),
     "sizes disagree": (lambda: patched(LOCAL, 22, b"\x01"), "has other sizes than the zip directory"),
+    "local extra is longer": (lambda: patched(LOCAL, 28, b"\x01"), "its local header leads past its end"),
     "names disagree": (lambda: patched(LOCAL, 30, b"A"), "has another name"),
     "member is too long": (lambda: patched(CENTRAL, 20, b"\xff\xff\xff\x7f" * 2), "lies outside the file"),
     "member's two sizes": (
