@@ -44,7 +44,7 @@ def run(
     Parameters
     ----------
     checkpoints : path or sequence of paths
-        Files, directories, safetensors indices, globs, or lists of paths (see `find_checkpoints`). Several
+        Files, directories, indices, globs, or lists of paths (see `find_checkpoints`). Several
         checkpoints are one run, in order of their steps; one of them that is bad is recorded in the manifest
         (`Run.failed`) and does not stop the rest.
     out : path
@@ -131,6 +131,7 @@ def plan_checkpoint(path: PathLike, config: RunConfig) -> Plan:
         include=config.include,
         exclude=config.exclude,
         columns=config.columns,
+        count_tied=config.count_tied,
         sample_rows=config.sample_rows,
         seed=config.seed,
         svd_bound=config.svd_bound,
@@ -162,7 +163,7 @@ def inspect(path: PathLike, config: RunConfig | None = None, **settings: Any) ->
     """
     config = _configured(config, settings)
     checkpoint = open_checkpoint(path)
-    chosen = select(checkpoint, config.include, config.exclude, config.columns)
+    chosen = select(checkpoint, config.include, config.exclude, config.columns, config.count_tied)
     return {
         "path": checkpoint.path,
         "step": checkpoint.step,

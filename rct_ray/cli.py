@@ -19,6 +19,7 @@ from rct_ray.cli_options import (
     Checkpoint,
     Checkpoints,
     Columns,
+    CountTied,
     DriverMemory,
     Exclude,
     Include,
@@ -82,6 +83,7 @@ def run(
     include: Include = None,
     exclude: Exclude = None,
     columns: Columns = None,
+    count_tied: CountTied = False,
     sample_rows: SampleRows = None,
     seed: Seed = None,
     null: Null = None,
@@ -114,6 +116,7 @@ def run(
         include=include,
         exclude=exclude,
         columns=columns,
+        count_tied=count_tied or None,
         sample_rows=sample_rows,
         seed=seed,
         null=null,
@@ -149,13 +152,16 @@ def inspect(
     include: Include = None,
     exclude: Exclude = None,
     columns: Columns = None,
+    count_tied: CountTied = False,
     as_json: AsJson = False,
 ) -> None:
     """List a checkpoint's tensors, and which a run would take; reads headers only."""
     from rct_ray.api import inspect as inspect_checkpoint
     from rct_ray.report.catalogue import print_inspection
 
-    config = make_config(None, include=include, exclude=exclude, columns=columns)
+    config = make_config(
+        None, include=include, exclude=exclude, columns=columns, count_tied=count_tied or None
+    )
     seen = inspect_checkpoint(checkpoint, config)
     if as_json:
         print(json.dumps(seen))
@@ -233,7 +239,7 @@ def _list_failed(finished: Run) -> None:
 def _default_out(checkpoints: Sequence[str]) -> Path:
     # A glob and a list have marks that no directory should be named with.
     plain = re.sub(r"[*?@\[\]]", "", Path(checkpoints[0]).absolute().name)
-    name = re.sub(r"(\.index\.json|\.safetensors|\.np[yz]|\.txt)+$", "", plain) or "run"
+    name = re.sub(r"(\.index\.json|\.safetensors|\.np[yz]|\.pth?|\.bin|\.ckpt|\.txt)+$", "", plain) or "run"
     return Path(f"{name}.rct" if len(checkpoints) == 1 else f"{name}-and-{len(checkpoints) - 1}-more.rct")
 
 

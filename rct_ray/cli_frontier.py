@@ -12,6 +12,7 @@ from rct_ray.cli_options import (
     AsJson,
     Checkpoint,
     Columns,
+    CountTied,
     DriverMemory,
     Exclude,
     Include,
@@ -42,6 +43,7 @@ def frontier(
     include: Include = None,
     exclude: Exclude = None,
     columns: Columns = None,
+    count_tied: CountTied = False,
     seed: Seed = None,
     driver_memory: DriverMemory = None,
     workers: Annotated[int | None, typer.Option(help="Threads, a tensor each; changes no figure.")] = None,
@@ -62,6 +64,7 @@ def frontier(
         include=include,
         exclude=exclude,
         columns=columns,
+        count_tied=count_tied or None,
         seed=seed,
         driver_memory=parse_bytes(driver_memory) if driver_memory else None,
     )

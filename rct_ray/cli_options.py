@@ -20,9 +20,7 @@ Checkpoints = Annotated[
         help="File, directory, index, 'glob' or list of paths (@FILE, FILE.txt); several make one run.",
     ),
 ]
-Checkpoint = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="File, directory or safetensors index.")
-]
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="File, directory or index.")]
 Tower = Annotated[
     str | None, typer.Option(help="Stages, such as 'gaussian(K=16) > pca(0.95)'; also dct, haar, svd.")
 ]
@@ -34,6 +32,9 @@ Exclude = Annotated[
     list[str] | None, typer.Option(metavar="GLOB", help="No tensors whose name meets a glob.")
 ]
 Columns = Annotated[int | None, typer.Option(help="Only matrices of this many columns.")]
+CountTied = Annotated[
+    bool, typer.Option("--count-tied", help="Count tensors again that share another's storage (.pt).")
+]
 SampleRows = Annotated[int | None, typer.Option(help="Draw this many rows of each width.")]
 Seed = Annotated[int | None, typer.Option(help="Of the drawn rows and of the nulls' noise (7).")]
 DriverMemory = Annotated[

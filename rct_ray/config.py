@@ -38,6 +38,8 @@ class RunConfig:
         are none) and none of `exclude`.
     columns : int or None
         Only matrices of this width.
+    count_tied : bool
+        Take tensors also that are known to be the same bytes as one taken before.
     sample_rows : int or None
         Draw this many rows of each width, without replacement, from the selected matrices stacked in the
         checkpoint's order: `default_rng(seed).choice(rows, sample_rows, replace=False)`.
@@ -68,6 +70,7 @@ class RunConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     columns: int | None = None
+    count_tied: bool = False
     sample_rows: int | None = None
     seed: int = 7
     null: Null = "noise"

@@ -78,7 +78,7 @@ def frontier(
     config = config or RunConfig()
     grid = _grid(bases, shares, thresholds, bits)
     opened = open_checkpoint(checkpoint)
-    entries = selected(opened, config.include, config.exclude, config.columns).taken
+    entries = selected(opened, config.include, config.exclude, config.columns, config.count_tied).taken
     threads = len(os.sched_getaffinity(0)) if workers is None else workers
     if threads < 1:
         raise ConfigError(f"workers must be at least 1, not {threads}")

@@ -1,7 +1,7 @@
 """Checkpoints: opening them, listing their tensors, reading blocks of their rows.
 
-Formats are safetensors (one file, shards, an index) and NumPy's ``.npy`` and ``.npz``. Nothing is ever
-unpickled, and every header is checked in full before a value is read.
+Formats are safetensors and PyTorch's zip files (one file, shards, an index) and NumPy's ``.npy`` and ``.npz``.
+Nothing is ever unpickled, and every header is checked in full before a value is read.
 """
 
 from rct_ray.checkpoint.catalogue import Checkpoint, FileInfo, TensorEntry

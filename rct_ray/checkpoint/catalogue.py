@@ -25,7 +25,7 @@ class FileInfo:
         Time of the last change.
     header_sha256 : str
         Digest of the bytes that describe the values: a safetensors header with its length, an ``.npy``
-        header, the central directory of an ``.npz``.
+        header, the central directory of an ``.npz``, that and the pickle of a PyTorch file.
     """
 
     path: str
@@ -83,6 +83,12 @@ class TensorEntry:
         Set when the values are compressed.
     scale : str or None
         Name of the tensor that holds this FP8 tensor's scale.
+    strides : tuple of int or None
+        Bytes from one place on each axis to the next, where the values do not lie one after the other.
+    tied : str or None
+        Name of an earlier tensor that is known to be the same bytes.
+    skipped : str or None
+        Why the format's reader says that it can't be analysed.
     """
 
     name: str
@@ -95,6 +101,9 @@ class TensorEntry:
     fortran: bool = False
     deflated: DeflatedMember | None = None
     scale: str | None = None
+    strides: tuple[int, ...] | None = None
+    tied: str | None = None
+    skipped: str | None = None
 
     @property
     def stacked(self) -> bool:
@@ -120,6 +129,8 @@ class TensorEntry:
     @property
     def skip_reason(self) -> str | None:
         """Why the tensor can never be analysed; None when it can."""
+        if self.skipped is not None:
+            return self.skipped
         if self.dtype == "|O":
             return refusal(self.dtype)
         if len(self.shape) < 2:

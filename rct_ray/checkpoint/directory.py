@@ -9,10 +9,10 @@ from typing import Any
 from rct_ray.checkpoint.catalogue import FileContents
 from rct_ray.checkpoint.errors import CheckpointError, quoted
 from rct_ray.checkpoint.files import opened, unreadable
-from rct_ray.checkpoint.formats import INDEX_SUFFIX, SUFFIXES, read_file
+from rct_ray.checkpoint.formats import EXPECTED, indexed_suffixes, is_index, read_file, weights_among
 from rct_ray.checkpoint.jsontext import parse_object
 
-_SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
+_SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.[a-z]+")
 _LONGEST_INDEX = 100_000_000
 
 
@@ -36,18 +36,15 @@ def read_directory(path: str) -> tuple[list[FileContents], dict[str, str]]:
         names = sorted(entry.name for entry in Path(path).iterdir() if not entry.name.startswith("."))
     except OSError as fault:
         raise unreadable(path, fault) from None
-    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if len(indexes) > 1:
-        listed = ", ".join(map(quoted, indexes[:5]))
-        raise CheckpointError(f"{path}: {len(indexes)} indexes ({listed}); give the path of one of them")
-    if indexes:
-        return read_index(_inside(path, indexes[0]))
-    for suffix in SUFFIXES:
-        found = [name for name in names if name.lower().endswith(suffix)]
-        if found:
-            return [read_file(_inside(path, name)) for name in found], {}
-    expected = ", ".join(f"*{suffix}" for suffix in (INDEX_SUFFIX, *SUFFIXES))
-    raise CheckpointError(f"no checkpoint in directory {path}, expected one of {expected}")
+    found = weights_among(names)
+    if not found:
+        raise CheckpointError(f"no checkpoint in directory {path}, expected one of {EXPECTED}")
+    if not is_index(found[0]):
+        return [read_file(_inside(path, name)) for name in found], {}
+    if len(found) > 1:
+        listed = ", ".join(map(quoted, found[:5]))
+        raise CheckpointError(f"{path}: {len(found)} indexes ({listed}); give the path of one of them")
+    return read_index(_inside(path, found[0]))
 
 
 def read_index(path: str) -> tuple[list[FileContents], dict[str, str]]:
@@ -56,7 +53,7 @@ def read_index(path: str) -> tuple[list[FileContents], dict[str, str]]:
     Parameters
     ----------
     path : str
-        The ``*.safetensors.index.json``.
+        The ``*.safetensors.index.json`` or ``*.bin.index.json``.
 
     Returns
     -------
@@ -100,10 +97,11 @@ def _weight_map(path: str, weight_map: Any) -> dict[str, list[str]]:
                 f"{path}: weight_map: tensor {quoted(name)} has no file name; save the index anew"
             )
         listed.setdefault(shard, []).append(name)
+    suffixes = indexed_suffixes(path)
     for shard in listed:
-        if not _SHARD_NAME.fullmatch(shard):
+        if not _SHARD_NAME.fullmatch(shard) or not shard.endswith(suffixes):
             raise CheckpointError(
-                f"{path}: weight_map: {quoted(shard)} is not the plain name of a .safetensors file; "
+                f"{path}: weight_map: {quoted(shard)} is not the plain name of a {suffixes[0]} file; "
                 "do not trust this index"
             )
     return listed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rct_ray.checkpoint.errors import CheckpointError
 from rct_ray.checkpoint.files import opened, unreadable
-from rct_ray.checkpoint.formats import INDEX_SUFFIX, SUFFIXES
+from rct_ray.checkpoint.formats import is_index, weights_among
 from rct_ray.checkpoint.steps import step_in_name
 
 _LIST_SUFFIX = ".txt"
@@ -116,7 +116,7 @@ def _of_directory(path: str) -> Iterator[str]:
         yield path
         return
     names = _visible(path)
-    own = _weights_among(names)
+    own = weights_among(names)
     if own:
         yield from (str(Path(path, name)) for name in own) if _are_steps(own) else (path,)
         return
@@ -124,7 +124,7 @@ def _of_directory(path: str) -> Iterator[str]:
         str(Path(path, name))
         for name in names
         if Path(path, name).is_dir()
-        and (step_in_name(name) is not None or _weights_among(_visible(str(Path(path, name)))))
+        and (step_in_name(name) is not None or weights_among(_visible(str(Path(path, name)))))
     ]
     yield from inner or (path,)
 
@@ -136,15 +136,6 @@ def _visible(directory: str) -> list[str]:
         raise unreadable(directory, fault) from None
 
 
-def _weights_among(names: list[str]) -> list[str]:
-    """The files that make a directory a checkpoint: its index, or all files of the first format there is."""
-    for suffix in (INDEX_SUFFIX, *SUFFIXES):
-        found = [name for name in names if name.lower().endswith(suffix)]
-        if found:
-            return found
-    return []
-
-
 def _are_steps(names: list[str]) -> bool:
     # Shards of one checkpoint may be named after its step, then all after the same.
     steps = [step_in_name(name) for name in names]
@@ -154,7 +145,7 @@ def _are_steps(names: list[str]) -> bool:
 def _place(path: str) -> str:
     """What tells a checkpoint from others: a directory's only index stands for it."""
     real = Path(os.path.realpath(path))
-    if real.name.endswith(INDEX_SUFFIX) and real.is_file():
-        others = [name for name in _visible(str(real.parent)) if name.endswith(INDEX_SUFFIX)]
-        return str(real.parent if others == [real.name] else real)
+    if is_index(real.name) and real.is_file():
+        decisive = weights_among(_visible(str(real.parent)))
+        return str(real.parent if decisive == [real.name] else real)
     return str(real)

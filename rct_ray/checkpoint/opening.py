@@ -12,7 +12,7 @@ from rct_ray.checkpoint.catalogue import Checkpoint, FileContents, TensorEntry
 from rct_ray.checkpoint.directory import read_directory, read_index
 from rct_ray.checkpoint.errors import CheckpointError, quoted
 from rct_ray.checkpoint.files import unreadable
-from rct_ray.checkpoint.formats import INDEX_SUFFIX, SUFFIXES, read_file
+from rct_ray.checkpoint.formats import SUFFIXES, is_index, read_file
 from rct_ray.checkpoint.steps import step_of
 
 
@@ -22,9 +22,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     path : str or os.PathLike
-        A ``.safetensors``, ``.npz`` or ``.npy`` file, a ``*.safetensors.index.json``, or a directory. In a
-        directory the index decides; without one, all ``*.safetensors`` are the checkpoint, else all
-        ``*.npz``, else all ``*.npy``.
+        A ``.safetensors``, ``.npz`` or ``.npy`` file, a PyTorch ``.pt``, ``.pth``, ``.bin`` or ``.ckpt``, an index
+        (``*.safetensors.index.json``, ``*.bin.index.json``), or a directory. In a directory the index of
+        safetensors decides; without one, all ``*.safetensors`` are the checkpoint, else all ``*.npz``, else all
+        ``*.npy``, else PyTorch's files by their index or all of one suffix.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     own: dict[str, str] = {}
     if is_directory:
         contents, own = read_directory(given)
-    elif given.endswith(INDEX_SUFFIX):
+    elif is_index(given):
         contents, own = read_index(given)
     else:
         contents = [read_file(given)]
@@ -103,7 +104,7 @@ def _scale_names(name: str) -> Iterable[str]:
 def _name(path: Path, is_directory: bool) -> str:
     if is_directory:
         return path.resolve().name if path.name in ("", "..") else path.name
-    if path.name.endswith(INDEX_SUFFIX):
+    if is_index(path.name):
         # The index stands for its directory: one checkpoint has one name.
         return path.parent.name
     return path.stem if path.suffix.lower() in SUFFIXES else path.name

@@ -104,8 +104,8 @@ class _RowMajor:
             self.read(int(rows[first]), int(rows[first]) + last - first, out[first:last])
 
 
-class _ColumnMajor:
-    """Rows of a Fortran-ordered array, whose elements lie far apart.
+class _Strided:
+    """Rows of an array whose elements lie apart: Fortran-ordered, or a view of another.
 
     The file is mapped: a block of rows is then a strided copy, in memory that the system may drop at once.
     A deflated one cannot be mapped and is held decompressed, all of it.
@@ -117,11 +117,12 @@ class _ColumnMajor:
         self._fd, self._entry = fd, entry
         buffer: mmap.mmap | NDArray[np.uint8]
         if entry.deflated is None:
-            buffer, offset = mmap.mmap(fd, entry.offset + entry.nbytes, access=mmap.ACCESS_READ), entry.offset
+            end = entry.offset + _reach(entry, stored.itemsize)
+            buffer, offset = mmap.mmap(fd, end, access=mmap.ACCESS_READ), entry.offset
         else:
             buffer, offset = np.empty(entry.nbytes, np.uint8), 0
             _DeflatedValues(fd, entry).fill(buffer.data, 0)
-        self._array: NDArray[Any] = np.ndarray(entry.shape, stored, buffer, offset, order="F")
+        self._array: NDArray[Any] = np.ndarray(entry.shape, stored, buffer, offset, entry.strides, order="F")
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         self._still_whole()
@@ -147,6 +148,12 @@ class _ColumnMajor:
         # Touching a mapped page behind the file's end kills the process, so a truncation is looked for first.
         if os.fstat(self._fd).st_size < self._entry.file.size:
             raise CheckpointError(f"{self._entry.file.path}: truncated while being read; copy it anew")
+
+
+def _reach(entry: TensorEntry, itemsize: int) -> int:
+    if entry.strides is None:
+        return entry.nbytes
+    return sum((axis - 1) * step for axis, step in zip(entry.shape, entry.strides, strict=True)) + itemsize
 
 
 class RowReader:
@@ -275,7 +282,7 @@ class RowReader:
 
 def _rows_of(fd: int, entry: TensorEntry) -> _Rows:
     stored = stored_dtype(entry.stored)
-    if entry.fortran:
-        return _ColumnMajor(fd, entry, stored)
+    if entry.fortran or entry.strides is not None:
+        return _Strided(fd, entry, stored)
     values: _Values = _PlainValues(fd, entry) if entry.deflated is None else _DeflatedValues(fd, entry)
     return _RowMajor(values, entry, stored)

@@ -100,6 +100,7 @@ def make_plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     columns: int | None = None,
+    count_tied: bool = False,
     sample_rows: int | None = None,
     seed: int = 7,
     svd_bound: str = "auto",
@@ -116,7 +117,7 @@ def make_plan(
     BasisError
         If amplitudes are asked for in a basis that has none worth the name.
     """
-    selection = selected(checkpoint, include, exclude, columns)
+    selection = selected(checkpoint, include, exclude, columns, count_tied)
     for entry in selection.taken:
         _check_width(stages[0], entry)
     if metric == "amplitude" and isinstance(stages[0], FixedStage | PlacedGaussianStage):
@@ -137,7 +138,11 @@ def make_plan(
 
 
 def selected(
-    checkpoint: Checkpoint, include: Sequence[str], exclude: Sequence[str], columns: int | None
+    checkpoint: Checkpoint,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    columns: int | None,
+    count_tied: bool = False,
 ) -> Selection:
     """Select tensors, at least one.
 
@@ -146,21 +151,30 @@ def selected(
     PlanError
         If nothing is selected; says what the globs met.
     """
-    selection = select(checkpoint, include, exclude, columns)
+    selection = select(checkpoint, include, exclude, columns, count_tied)
     if not selection.taken:
         raise PlanError(_nothing_selected(checkpoint, include, exclude, columns))
     return selection
 
 
 def select(
-    checkpoint: Checkpoint, include: Sequence[str], exclude: Sequence[str], columns: int | None
+    checkpoint: Checkpoint,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    columns: int | None,
+    count_tied: bool = False,
 ) -> Selection:
     """Split the checkpoint's tensors into those to measure and those refused, each with its reason."""
     taken, refused = [], {}
+    counted: dict[str, str] = {}
     for entry in checkpoint.tensors:
+        bytes_of = entry.tied or entry.name
         reason = entry.skip_reason or _left_out(entry, include, exclude, columns)
+        if reason is None and not count_tied and bytes_of in counted:
+            reason = f"tied to {counted[bytes_of]}"
         if reason is None:
             taken.append(entry)
+            counted.setdefault(bytes_of, entry.name)
         else:
             refused[entry.name] = reason
     return Selection(tuple(taken), refused)

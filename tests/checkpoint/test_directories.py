@@ -175,7 +175,7 @@ def case_empty_directory(d):
 
 def case_directory_of_pickles(d):
     (d / "pytorch_model.bin").write_bytes(b"x")
-    return d, "expected one of *.safetensors.index.json, *.safetensors, *.npz, *.npy"
+    return d, "pytorch_model.bin: no zip file of PyTorch"
 
 
 def case_empty_npy(d):
@@ -299,17 +299,21 @@ def case_one_bad_shard(d):
 
 def case_name_with_a_line_end(d):
     (d / "a\n\x1b[31m.bin").write_bytes(b"x")
-    return d / "a\n\x1b[31m.bin", "PyTorch pickle"
+    return d / "a\n\x1b[31m.bin", "no zip file of PyTorch"
 
 
-PICKLE = "PyTorch pickle files are not read; convert to safetensors"
+BARE = "no zip file of PyTorch: only those are read; load it with torch and save it anew"
 CASES = {
     name.removeprefix("case_"): case for name, case in list(globals().items()) if name.startswith("case_")
 } | {
-    ".bin": unknown(".bin", PICKLE),
-    ".pt": unknown(".pt", PICKLE),
-    ".pth": unknown(".pth", PICKLE),
-    ".ckpt": unknown(".ckpt", PICKLE),
+    ".bin": unknown(".bin", BARE),
+    ".pt": unknown(".pt", BARE),
+    ".pth": unknown(".pth", BARE),
+    ".ckpt": unknown(".ckpt", BARE),
+    ".pkl": unknown(".pkl", "bare pickles are not read; convert to safetensors"),
+    "no_weights": (
+        lambda d: (d / "training_args.bin").touch() or (d, "expected one of *.safetensors.index.json")
+    ),
     ".gguf": unknown(".gguf", "unknown suffix '.gguf'; supported are .safetensors, .npz, .npy"),
     ".json": unknown(".json", "unknown suffix '.json'"),
     "no_suffix": unknown("", "unknown suffix ''"),
