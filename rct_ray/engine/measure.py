@@ -16,11 +16,11 @@ from rct_ray.engine.shard import ShardResult
 from rct_ray.transform.affine_code import Metric
 from rct_ray.transform.basis import Basis
 from rct_ray.transform.leading import LeadingMoments, decomposed_stage
-from rct_ray.transform.learned import SharedBasis, share_basis
+from rct_ray.transform.learned import FoundTogether, SharedBasis, share_basis
 from rct_ray.transform.level import Level, add_up
 from rct_ray.transform.moments import RowMoments, WeightMoments, merge_all
-from rct_ray.transform.stages import FixedStage, Stage, SVDStage, shared_over_width
-from rct_ray.transform.tower import Ascent, noise_seed, summed, tower, wide_tower
+from rct_ray.transform.stages import FixedStage, PlacedGaussianStage, Stage, SVDStage, shared_over_width
+from rct_ray.transform.tower import Ascent, noise_seed, place_together, summed, tower, wide_tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,9 @@ class Measured:
     figures: TensorFigures | None
     results: Sequence[ShardResult]
 
+
+# Numbers of the d x d moments of matrices that are searched at once (16 MiB): a few small ones, or one wide.
+_WINDOW_CELLS = 1 << 21
 
 # Mean, total and leading spectrum of some shards' coordinates, by more passes over them; see `engine.wide`.
 Wide: TypeAlias = Callable[[Sequence[Shard], float, int], LeadingMoments]
@@ -97,10 +100,10 @@ class Climber:
         width: int,
         moments: RowMoments,
         shards: Sequence[Shard] = (),
-        shared: SharedBasis | None = None,
+        shared: SharedBasis | FoundTogether | None = None,
     ) -> ScopeTower:
         """Climb one tower, from its moments or, where these were not kept, from its shards."""
-        noise = noise_seed(self.seed, "" if scope == "width" else name, str(width))
+        noise = self._seed_of(scope, name, width)
         if self.deferred(width):
             pca = decomposed_stage(self.stages)
             assert pca is not None  # or the plan would have been refused
@@ -110,6 +113,26 @@ class Climber:
             basis, method = _basis(self.stages[0], width), self.plan.pca_methods[width]
             ascent = tower(moments, width, self.stages, self.metric, noise, basis, method, shared)
         return ScopeTower(scope, name, width, ascent.levels, ascent)
+
+    def climb_together(self, waiting: Sequence[_Waiting]) -> Iterator[Measured]:
+        """Climb towers whose first stage is searched for, those of one width at once."""
+        stage = self.stages[0]
+        if not waiting or not isinstance(stage, PlacedGaussianStage):
+            return
+        found: dict[str, FoundTogether] = {}
+        for width in dict.fromkeys(one.entry.width for one in waiting):
+            own = [one for one in waiting if one.entry.width == width]
+            matrices = [(one.moments, self._seed_of("tensor", one.entry.name, width)) for one in own]
+            steps = place_together(matrices, width, stage, self.metric)
+            found.update(zip((one.entry.name for one in own), steps, strict=True))
+        for one in waiting:
+            name = one.entry.name
+            yield _with_tower(
+                one.seen, self.climb("tensor", name, one.entry.width, one.moments, shared=found[name])
+            )
+
+    def _seed_of(self, scope: str, name: str, width: int) -> tuple[int, ...]:
+        return noise_seed(self.seed, "" if scope == "width" else name, str(width))
 
 
 def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -> Iterator[Measured]:
@@ -135,6 +158,7 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
     shards: dict[int, list[Shard]] = {}
     faults: list[str] = []
     later: list[_Waiting] = []
+    window: list[_Waiting] = []
     sharing = shared_over_width(climber.stages[0])
     tensors = climber.phases.each("reduce", _by_tensor(climber.plan, results))
     for entry, moments, timings in tensors:
@@ -143,6 +167,8 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
             raise NonFiniteError(f"{entry.name} in {entry.file.path} {fault}: --strict refuses it")
         seen = Measured((), TensorFigures(entry, moments.weights, fault, None), timings)
         if fault:
+            yield from climber.climb_together(window)
+            window = []
             faults.append(f"{entry.name} {fault}")
             yield seen
             continue
@@ -156,8 +182,14 @@ def measure(climber: Climber, results: Iterable[ShardResult], *, strict: bool) -
             shards.setdefault(entry.width, []).extend(own)
             later.append(_Waiting(entry, moments, own, _NOTHING))
             yield seen
+        elif isinstance(climber.stages[0], PlacedGaussianStage):
+            window.append(_Waiting(entry, moments, (), seen))
+            if sum(one.entry.width**2 for one in window) >= _WINDOW_CELLS:
+                yield from climber.climb_together(window)
+                window = []
         else:
             yield _with_tower(seen, climber.climb("tensor", entry.name, entry.width, moments))
+    yield from climber.climb_together(window)
     if not widths:
         raise NonFiniteError(_nothing_finite(climber.plan, faults))
     shared = {width: climber.share(moments) for width, moments in widths.items()}

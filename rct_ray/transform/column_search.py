@@ -103,7 +103,10 @@ class _Search:
         self.ragged = self.width % size > 0
         self.starts = np.append(starts, self.width - size) if self.ragged else starts
         self.within = np.arange(size)
-        self.tiles = np.lib.stride_tricks.sliding_window_view(self.H, (size, size), axis=(1, 2))
+        self.grid = self.within[:, None] * self.width + self.within
+        self.flat = self.H.reshape(self.batch, -1)
+        #: Squared norm of each column's vector.
+        self.lengths = self.norms[self.places]
 
     def anneal(self, hot: bool) -> None:
         """Swap, first at random and at last only for the better."""
@@ -133,9 +136,11 @@ class _Search:
     def _step(self, temperature: Single) -> None:
         first, second = self._pairs()
         I, J = first[:, None] + self.within, second[:, None] + self.within  # noqa: E741
-        swaps = _Swaps(self, I, J, self.tiles[:, first, second])
+        tiles = (first * self.width + second)[:, None, None] + self.grid
+        swaps = _Swaps(self, I, J, self.flat.take(tiles, axis=1))
         partner, gain = swaps.best()
-        uniform = self.generator.random(gain.shape, np.float32)
+        # The same chance for all, so that what is found of one does not hang on what is searched beside it.
+        uniform = self.generator.random(gain.shape[1:], np.float32)
         least = temperature[:, None, None] * np.log(uniform + np.float32(1e-30))
         one, group, at = np.nonzero((gain > least) & swaps.mutual)
         if len(one):
@@ -149,6 +154,7 @@ class _Search:
         change = np.concatenate([Yi - self.Y[one, i], Yj - self.Y[one, j]])
         self.Y[one, i], self.Y[one, j] = Yi, Yj
         self.places[one, i], self.places[one, j] = self.places[one, j], self.places[one, i]
+        self.lengths[one, i], self.lengths[one, j] = self.lengths[one, j], self.lengths[one, i]
         ends = np.searchsorted(one, np.arange(self.batch + 1))
         for index, (start, stop) in enumerate(itertools.pairwise(ends)):
             if 3 * (stop - start) > self.width:
@@ -186,10 +192,10 @@ class _Swaps:
         self.B = self.YI @ (XJ - hJ[..., None] * self.YJ).swapaxes(2, 3)
         between *= nI[..., None]
         self.B -= between
-        ones = np.ones_like(hI)
-        left = [nI * hI - 2 * np.vecdot(XI, self.YI), ones, nI, hI]
-        right = [ones, nJ * hJ - 2 * np.vecdot(XJ, self.YJ), hJ, nJ]
-        self.always = np.stack(left, axis=3) @ np.stack(right, axis=2)
+        self.always = (nI * hI - 2 * np.vecdot(XI, self.YI))[..., None] + (
+            nJ * hJ - 2 * np.vecdot(XJ, self.YJ)
+        )[:, :, None, :]
+        self.always += np.stack([nI, hI], axis=3) @ np.stack([hJ, nJ], axis=2)
 
     def best(self) -> tuple[NDArray[np.int64], Single]:
         """For each i the j that gains the most, as its place in the block, and what it gains."""
@@ -208,10 +214,11 @@ class _Swaps:
         gain += self.always
         partner = gain.argmax(axis=3)
         size = gain.shape[2]
+        rows = np.arange(partner.size).reshape(partner.shape)
+        first = rows[:, :, :1]
         #: Whether i is the best for its j as well, so that no two want the same.
-        self.mutual = np.take_along_axis(gain.argmax(axis=2), partner, axis=2) == np.arange(size)
-        flat = gain.reshape(-1, size)
-        return partner, flat[np.arange(len(flat)), partner.reshape(-1)].reshape(partner.shape)
+        self.mutual = gain.argmax(axis=2).reshape(-1).take(first + partner) == np.arange(size)
+        return partner, gain.reshape(-1).take(rows * size + partner)
 
     def vectors(
         self,

@@ -16,6 +16,14 @@ from rct_ray.transform.stages import LearnedStage, SVDStage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FoundTogether:
+    """First steps of a matrix and of its null that were searched for together with those of others."""
+
+    of_weights: Step
+    of_null: Step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SharedBasis:
     """A basis that several matrices of one width have in common.
 

@@ -23,6 +23,8 @@ from rct_ray.transform.stages import Order
 _WIDEST_TREE = 4096
 # Correlations are raised to this power, so that neighbours alone pull at each other.
 _SHARPNESS = 4
+# Matrices that are searched at once, where they are so small that steps are mostly calls.
+_MOST_TOGETHER, _TOGETHER_CELLS = 16, 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +69,8 @@ def place_columns(
     Parameters
     ----------
     second : sequence of ndarray of shape (d, d), float64
-        W^T W of each. They are searched together, which for small ones is faster, and each with the same steps.
+        W^T W of each. They are searched together, which for small ones is faster, but what is found of one does
+        not depend on the others.
     frame : ndarray of shape (d, K), float64
         Q, orthonormal columns: smooth functions along the order.
     order : {"none", "svd", "assign"}
@@ -102,9 +105,15 @@ def _searched(
     *,
     hot: bool,
 ) -> list[Placing]:
-    places, signs = np.stack([one.places for one in starts]), np.stack([one.signs for one in starts])
-    found = anneal(second, frame, places, signs, signed=signed, seed=seed, hot=hot)
-    return [Placing(*one, signed) for one in found]
+    found: list[Placing] = []
+    together = max(1, min(_MOST_TOGETHER, _TOGETHER_CELLS // len(frame) ** 2))
+    for first in range(0, len(second), together):
+        some = slice(first, first + together)
+        places = np.stack([one.places for one in starts[some]])
+        signs = np.stack([one.signs for one in starts[some]])
+        searched = anneal(second[some], frame, places, signs, signed=signed, seed=seed, hot=hot)
+        found += [Placing(*one, signed) for one in searched]
+    return found
 
 
 def _keeps(second: Array, frame: Array) -> Callable[[Placing], float]:

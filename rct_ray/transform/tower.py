@@ -16,7 +16,7 @@ from rct_ray.transform.climb import climb
 from rct_ray.transform.code_length import svd_bound
 from rct_ray.transform.gathered import GatheredRows
 from rct_ray.transform.leading import LeadingMoments, climb_leading
-from rct_ray.transform.learned import SharedBasis, shared_step
+from rct_ray.transform.learned import FoundTogether, SharedBasis, shared_step
 from rct_ray.transform.level import Level, mark_fixed_point
 from rct_ray.transform.moments import CoordinateMoments, RowMoments, WeightMoments
 from rct_ray.transform.noise import noise_coordinates
@@ -57,7 +57,7 @@ def tower(
     seed: Sequence[int] = (0,),
     basis: Basis | None = None,
     pca_method: str = "moments",
-    shared: SharedBasis | None = None,
+    shared: SharedBasis | FoundTogether | None = None,
 ) -> Ascent:
     """Every level of the tower over some rows, from their moments.
 
@@ -77,8 +77,8 @@ def tower(
         The first stage's basis, if the caller has it already.
     pca_method : str
         How the moments came about, for the table.
-    shared : SharedBasis, optional
-        Of the first stage, where it was learned from more rows than these.
+    shared : SharedBasis or FoundTogether, optional
+        Of the first stage, where it was learned from more rows than these, or with others (`place_together`).
 
     Returns
     -------
@@ -95,7 +95,7 @@ def tower(
     outside = max(0.0, sst - base.energy) if basis else 0.0
     linear = _linear(stages)
     generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
-    noise = _noise(moments.weights, base.rows, width, basis, generator, moments.shuffled)
+    noise = _noise(moments, base.rows, width, basis, generator)
     first_step, first_of_noise = _first_steps(base, noise, stages[0], metric, seed, shared, generator)
     rungs = climb(base, outside, linear, basis, metric, first=first_step)
     if len(linear) < len(stages):
@@ -139,20 +139,42 @@ def noise_seed(seed: int, *names: str) -> tuple[int, ...]:
     return (seed, *(zlib.crc32(name.encode()) for name in names))
 
 
-def _noise(
-    weights: WeightMoments,
-    rows: int,
+def place_together(
+    matrices: Sequence[tuple[RowMoments, Sequence[int]]],
     width: int,
-    basis: Basis | None,
-    generator: np.random.Generator,
-    shuffled: RowMoments | None,
+    stage: PlacedGaussianStage,
+    metric: Metric = "isometric",
+) -> list[FoundTogether]:
+    """First steps of several matrices of one width and of their nulls; those that `tower` finds one by one.
+
+    Parameters
+    ----------
+    matrices : sequence of (RowMoments, seed)
+        With `columns`; and the seed that `tower` will be given.
+    width : int
+    stage : PlacedGaussianStage
+    metric : {"isometric", "amplitude"}
+    """
+    below: list[Summed] = []
+    for moments, seed in matrices:
+        if moments.columns is None:
+            raise ValueError("the moments that the first stage needs were not kept")
+        base = summed(moments.columns)
+        generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
+        below += [base, _noise(moments, base.rows, width, None, generator)]
+    steps = placed_steps(below, stage, metric, matrices[0][1][:1])
+    return [FoundTogether(*pair) for pair in zip(steps[::2], steps[1::2], strict=True)]
+
+
+def _noise(
+    moments: RowMoments, rows: int, width: int, basis: Basis | None, generator: np.random.Generator
 ) -> Summed:
     """What the null is measured on, in the coordinates that the tower starts from."""
-    if shuffled is not None:
-        known = shuffled.projected if basis else shuffled.columns
+    if moments.shuffled is not None:
+        known = moments.shuffled.projected if basis else moments.shuffled.columns
         if known is not None:
             return summed(known)
-    return noise_coordinates(weights, rows, basis.frame if basis else None, width, generator)
+    return noise_coordinates(moments.weights, rows, basis.frame if basis else None, width, generator)
 
 
 def _first_steps(
@@ -161,14 +183,16 @@ def _first_steps(
     stage: Stage,
     metric: Metric,
     seed: Sequence[int],
-    shared: SharedBasis | None,
+    shared: SharedBasis | FoundTogether | None,
     generator: np.random.Generator,
 ) -> tuple[Step | None, Step | None]:
     """First steps of the weights and of the null that are not learned from these rows alone, or that search."""
+    if isinstance(shared, FoundTogether):
+        return shared.of_weights, shared.of_null
     if shared is not None:
         return shared_step(base, shared), shared_step(noise, shared.on_noise(noise, generator))
     if isinstance(stage, PlacedGaussianStage):
-        of_weights, of_noise = placed_steps([base, noise], stage, metric, seed)
+        of_weights, of_noise = placed_steps([base, noise], stage, metric, seed[:1])
         return of_weights, of_noise
     return None, None
 

@@ -204,3 +204,13 @@ def test_orders_in_a_tower(text, stage):
 def test_orders_that_are_none(text):
     with pytest.raises(TowerSyntaxError):
         parse_tower(text)
+
+
+@pytest.mark.parametrize("width", [17, 64, 600])
+def test_what_is_searched_beside_a_matrix_does_not_matter(width):
+    matrices, frame = [squares(seed, 40, width) for seed in range(3)], gaussian_basis(width, 3).frame
+    together = place_columns(matrices, frame, "assign", signed=True)
+    for H, found in zip(matrices, together, strict=True):
+        (alone,) = place_columns([H], frame, "assign", signed=True)
+        np.testing.assert_array_equal(alone.places, found.places)
+        np.testing.assert_array_equal(alone.signs, found.signs)
