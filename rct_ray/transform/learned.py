@@ -17,10 +17,15 @@ from rct_ray.transform.stages import LearnedStage, SVDStage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundTogether:
-    """First steps of a matrix and of its null that were searched for together with those of others."""
+    """First steps of a matrix and of its null that were searched for together with those of others.
+
+    `null` is what the null was searched on, and `generator` has drawn it and nothing since.
+    """
 
     of_weights: Step
     of_null: Step
+    null: Summed
+    generator: np.random.Generator
 
 
 @dataclass(frozen=True, slots=True, eq=False)

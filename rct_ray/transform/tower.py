@@ -94,9 +94,18 @@ def tower(
     sst = moments.weights.energy
     outside = max(0.0, sst - base.energy) if basis else 0.0
     linear = _linear(stages)
-    generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
-    noise = _noise(moments, base.rows, width, basis, generator)
-    first_step, first_of_noise = _first_steps(base, noise, stages[0], metric, seed, shared, generator)
+    if isinstance(stages[0], PlacedGaussianStage) and shared is None:
+        (shared,) = place_together([(moments, seed)], width, stages[0], metric)
+    first_step: Step | None = None
+    first_of_noise: Step | None = None
+    if isinstance(shared, FoundTogether):
+        noise, generator = shared.null, shared.generator
+        first_step, first_of_noise = shared.of_weights, shared.of_null
+    else:
+        noise, generator = _noise(moments, base.rows, width, basis, seed)
+        if shared is not None:
+            first_step = shared_step(base, shared)
+            first_of_noise = shared_step(noise, shared.on_noise(noise, generator))
     rungs = climb(base, outside, linear, basis, metric, first=first_step)
     if len(linear) < len(stages):
         if not isinstance(first, GatheredRows):
@@ -156,45 +165,31 @@ def place_together(
     metric : {"isometric", "amplitude"}
     """
     below: list[Summed] = []
+    generators = []
     for moments, seed in matrices:
         if moments.columns is None:
             raise ValueError("the moments that the first stage needs were not kept")
         base = summed(moments.columns)
-        generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
-        below += [base, _noise(moments, base.rows, width, None, generator)]
+        noise, generator = _noise(moments, base.rows, width, None, seed)
+        below += [base, noise]
+        generators.append(generator)
     steps = placed_steps(below, stage, metric, matrices[0][1][:1])
-    return [FoundTogether(*pair) for pair in zip(steps[::2], steps[1::2], strict=True)]
+    return [
+        FoundTogether(*found) for found in zip(steps[::2], steps[1::2], below[1::2], generators, strict=True)
+    ]
 
 
 def _noise(
-    moments: RowMoments, rows: int, width: int, basis: Basis | None, generator: np.random.Generator
-) -> Summed:
-    """What the null is measured on, in the coordinates that the tower starts from."""
+    moments: RowMoments, rows: int, width: int, basis: Basis | None, seed: Sequence[int]
+) -> tuple[Summed, np.random.Generator]:
+    """What the null is measured on, in the coordinates that the tower starts from; and who drew it."""
+    generator = np.random.default_rng(np.random.SeedSequence(tuple(seed)))
     if moments.shuffled is not None:
         known = moments.shuffled.projected if basis else moments.shuffled.columns
         if known is not None:
-            return summed(known)
-    return noise_coordinates(moments.weights, rows, basis.frame if basis else None, width, generator)
-
-
-def _first_steps(
-    base: Summed,
-    noise: Summed,
-    stage: Stage,
-    metric: Metric,
-    seed: Sequence[int],
-    shared: SharedBasis | FoundTogether | None,
-    generator: np.random.Generator,
-) -> tuple[Step | None, Step | None]:
-    """First steps of the weights and of the null that are not learned from these rows alone, or that search."""
-    if isinstance(shared, FoundTogether):
-        return shared.of_weights, shared.of_null
-    if shared is not None:
-        return shared_step(base, shared), shared_step(noise, shared.on_noise(noise, generator))
-    if isinstance(stage, PlacedGaussianStage):
-        of_weights, of_noise = placed_steps([base, noise], stage, metric, seed[:1])
-        return of_weights, of_noise
-    return None, None
+            return summed(known), generator
+    frame = basis.frame if basis else None
+    return noise_coordinates(moments.weights, rows, frame, width, generator), generator
 
 
 def _null(
