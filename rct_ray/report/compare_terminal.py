@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rct_ray.report.compare import Member, Series, by_change
+from rct_ray.report.layout import titled_table
 from rct_ray.report.progress import printable
 from rct_ray.report.sparkline import sparkline
 
@@ -76,7 +76,7 @@ def _pooled_table(one: Series, turned: Mapping[Any, Mapping[str, Any]]) -> Table
     known = [weights for weights in one.weights if weights is not None]
     title = f"width {one.name}" if one.scope == "width" else "model"
     sizes = f"{min(known):,}" if min(known) == max(known) else f"{min(known):,} to {max(known):,}"
-    table = _table(f"{title}: {sizes} weights")
+    table = titled_table(f"{title}: {sizes} weights")
     table.add_column("level", justify="right")
     table.add_column("stage")
     _figure_columns(table, turned)
@@ -89,7 +89,7 @@ def _pooled_table(one: Series, turned: Mapping[Any, Mapping[str, Any]]) -> Table
 def _tensor_table(
     tensors: Sequence[Series], turned: Mapping[Any, Mapping[str, Any]], level: int, figure: str
 ) -> Table:
-    table = _table(f"tensors at level {level}, by the change of {_HEADINGS[figure]}")
+    table = titled_table(f"tensors at level {level}, by the change of {_HEADINGS[figure]}")
     table.add_column("tensor", overflow="fold")
     _figure_columns(table, turned)
     table.add_column("fixed", justify="right")
@@ -138,14 +138,3 @@ def _levels(levels: Sequence[int | None], ends: bool = False) -> str:
     if len(set(said)) == 1:
         return said[0]
     return " → ".join((said[0], said[-1]) if ends else said)
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-    )

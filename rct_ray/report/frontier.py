@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from rct_ray.report.curves import TO_NEAREST, TRUNCATED, Row, curves, kept_for, model_rows, of_kind
+from rct_ray.report.layout import titled_table
 from rct_ray.report.progress import printable
 
 # Budgets of bits a weight that are shown: from 1/32 to 16, two to the octave.
@@ -27,7 +27,7 @@ def show_frontier(table: pa.Table, console: Console) -> None:
 
 def _front_table(rows: Sequence[Row]) -> Table:
     scope = f"{escape(printable(rows[0]['checkpoint']))}, {rows[0]['weights']:,} weights"
-    table = _table(f"{scope}: what is kept for so many bits a weight")
+    table = titled_table(f"{scope}: what is kept for so many bits a weight")
     for column in (
         "at most",
         "bits/weight",
@@ -63,7 +63,7 @@ def _front_table(rows: Sequence[Row]) -> Table:
 
 
 def _rounding_table(rows: Sequence[Row]) -> Table:
-    table = _table("The weights themselves rounded to nearest, groups of 128 in a row")
+    table = titled_table("The weights themselves rounded to nearest, groups of 128 in a row")
     last = "fewest bits of a code that keeps as much"
     for column in ("", "bits/weight", "R2", last):
         table.add_column(column, justify="left" if column in ("", last) else "right")
@@ -77,7 +77,7 @@ def _rounding_table(rows: Sequence[Row]) -> Table:
 
 
 def _null_table(rows: Sequence[Row]) -> Table:
-    table = _table("R2 at K/d, not rounded, and with the entries shuffled")
+    table = titled_table("R2 at K/d, not rounded, and with the entries shuffled")
     plain = [row for row in rows if row["share"] and row["threshold"] is None and row["bits"] is None]
     shares = sorted({row["share"] for row in plain if row["share"] < 1})
     table.add_column("basis")
@@ -115,7 +115,3 @@ def _kept(row: Row | None) -> str:
         return "-"
     r2 = row["r2"]
     return f"{r2:.4f}" if r2 < 0.9995 or r2 == 1 else f"{min(r2, 0.999999):.6f}"
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rct_ray.report.layout import titled_table
 from rct_ray.report.progress import printable
 from rct_ray.report.rows import rows_of
 from rct_ray.report.sparkline import sparkline
@@ -70,7 +70,9 @@ def _shown(towers: Iterable[Tower]) -> tuple[list[Tower], int, list[Tower]]:
 
 def _checkpoint_table(run: Run) -> Table:
     """The model's tower of each checkpoint, a line each."""
-    table = _table(f"{run.manifest['configuration']['tower']} · {run.manifest['configuration']['metric']}")
+    table = titled_table(
+        f"{run.manifest['configuration']['tower']} · {run.manifest['configuration']['metric']}"
+    )
     table.add_column("checkpoint", overflow="fold")
     table.add_column("step", justify="right")
     table.add_column("weights", justify="right")
@@ -128,7 +130,7 @@ def _heading(run: Run, label: str, console: Console) -> None:
 def _tower_table(levels: Tower) -> Table:
     first = levels[0]
     name = f"width {first['name']}" if first["scope"] == "width" else "model"
-    table = _table(f"{name}: {first['rows']:,} rows, {first['weights']:,} weights")
+    table = titled_table(f"{name}: {first['rows']:,} rows, {first['weights']:,} weights")
     for column in ("level", "stage", "params", "ratio", "total", "R2", "null", "lift", "PR", "null PR"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     table.add_column("low rank", justify="right")
@@ -157,7 +159,9 @@ def _tower_table(levels: Tower) -> Table:
 
 def _seed_table(levels: Tower) -> Table:
     """The seed's own table, beside the nulls it lacks."""
-    table = _table(f"width {levels[0]['name']}: {levels[0]['rows']:,} rows, {levels[0]['weights']:,} weights")
+    table = titled_table(
+        f"width {levels[0]['name']}: {levels[0]['rows']:,} rows, {levels[0]['weights']:,} weights"
+    )
     for column in (
         "Level",
         "Name",
@@ -190,7 +194,7 @@ def _seed_table(levels: Tower) -> Table:
 
 
 def _tensor_table(shown: Sequence[Tower], count: int) -> Table:
-    table = _table(
+    table = titled_table(
         "tensors, at level 1" if len(shown) == count else "tensors of the largest lift, at level 1"
     )
     table.add_column("tensor", overflow="fold")
@@ -210,17 +214,6 @@ def _tensor_table(shown: Sequence[Tower], count: int) -> Table:
     if len(shown) < count:
         table.caption = f"{count - len(shown):,} more in levels.parquet"
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-    )
 
 
 def _number(value: float | None, digits: int) -> str:

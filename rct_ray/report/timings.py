@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from rct_ray.report.layout import titled_table
 from rct_ray.report.progress import printable
 from rct_ray.report.rows import rows_of
 from rct_ray.results import Run
@@ -68,7 +67,7 @@ def show_timings(run: Run, console: Console) -> None:
         f"{wall:.2f} s, {size / 1e6:,.1f} MB read by {len(known['workers'])} workers of the engine "
         f"{run.manifest['engine']['name']}: {size / 1e6 / max(wall, 1e-9):,.0f} MB/s"
     )
-    table = _table("by phase")
+    table = titled_table("by phase")
     table.add_column("phase")
     table.add_column("of")
     table.add_column("seconds", justify="right")
@@ -84,7 +83,7 @@ def show_timings(run: Run, console: Console) -> None:
     console.print(table)
     said = "The workers' phases are sums over all of them, so they may exceed the run's time."
     console.print(Text(said, style="dim"))
-    slowest = _table("slowest shards")
+    slowest = titled_table("slowest shards")
     for column in ("checkpoint", "tensor", "rows", "MB", "seconds", "read", "encode", "attempt", "worker"):
         slowest.add_column(
             column, justify="left" if column in ("checkpoint", "tensor", "worker") else "right"
@@ -106,9 +105,3 @@ def show_timings(run: Run, console: Console) -> None:
 
 def _slowest(shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(shards, key=lambda row: -row["seconds"])[:_SLOWEST]
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
