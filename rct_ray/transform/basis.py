@@ -84,9 +84,13 @@ def gaussian_functions(width: int, n_components: int, relative_width: float = 1.
     ndarray of shape (K, d), float64
     """
     centres = np.linspace(0.0, width - 1.0, n_components)
-    sigma = relative_width * width / n_components
+    return gaussians_at(width, centres, np.full(n_components, relative_width * width / n_components))
+
+
+def gaussians_at(width: int, centres: Array, widths: Array) -> Array:
+    """Sample Gaussians of given centres and widths (sigma) on 0..d-1, shape (K, d)."""
     places = np.arange(width, dtype=np.float64)
-    return np.asarray(np.exp(-0.5 * ((places - centres[:, None]) / sigma) ** 2))
+    return np.asarray(np.exp(-0.5 * ((places - centres[:, None]) / widths[:, None]) ** 2))
 
 
 def gaussian_basis(width: int, n_components: int, relative_width: float = 1.0) -> Basis:

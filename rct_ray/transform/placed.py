@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rct_ray.transform.affine_code import Metric, Step, Summed
-from rct_ray.transform.basis import Array, Basis, orthonormalise
+from rct_ray.transform.basis import Array, Basis, gaussians_at, orthonormalise
 from rct_ray.transform.ordering import Placing, place_columns
 from rct_ray.transform.shared_gaussians import fit_shared
 from rct_ray.transform.stages import PlacedGaussianStage
@@ -67,9 +67,3 @@ def _step(
         side_bits=side_bits,
         beside=tuple(beside),
     )
-
-
-def gaussians_at(width: int, centres: Array, widths: Array) -> Array:
-    """Gaussians of given centres and widths on 0..d-1, shape (K, d)."""
-    places = np.arange(width, dtype=np.float64)
-    return np.asarray(np.exp(-0.5 * ((places - centres[:, None]) / widths[:, None]) ** 2))

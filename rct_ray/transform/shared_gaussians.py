@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rct_ray.transform.basis import Array
+from rct_ray.transform.basis import Array, gaussians_at
 from rct_ray.transform.free_gaussians import parameter_bounds
 from rct_ray.transform.levenberg_marquardt import Slopes, minimise
 from rct_ray.transform.projected_gaussians import inverse_gram, powers_at, reach_of
@@ -77,8 +77,7 @@ def fit_shared(
 
 def energy_kept(second_moment: Array, centres: Array, widths: Array) -> float:
     """tr(Q^T H Q) with Q the orthonormal frame of the Gaussians, by QR."""
-    places = np.arange(len(second_moment), dtype=np.float64)
-    frame = np.linalg.qr(np.exp(-0.5 * ((places[:, None] - centres) / widths) ** 2))[0]
+    frame = np.linalg.qr(gaussians_at(len(second_moment), centres, widths).T)[0]
     return float(np.sum(frame * (second_moment @ frame)))
 
 
