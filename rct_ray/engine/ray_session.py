@@ -13,6 +13,8 @@ from typing import Any
 from rct_ray.engine.errors import AddressError
 
 _CONNECT_S = 5.0
+# Of a local Ray's object store, where it carries no more than results.
+_RESULTS_BYTES = 128 << 20
 
 
 def check_reachable(address: str) -> None:
@@ -50,7 +52,7 @@ def import_ray() -> Any:
     return ray
 
 
-def settings(address: str, workers: int) -> dict[str, Any]:
+def settings(address: str, workers: int, store_bytes: int = _RESULTS_BYTES) -> dict[str, Any]:
     """What to tell `ray.init`: to join a cluster, or to start the least that these workers need."""
     if address != "local":
         return {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
@@ -61,7 +63,7 @@ def settings(address: str, workers: int) -> dict[str, Any]:
         "include_dashboard": False,
         "log_to_driver": False,
         "logging_level": "ERROR",
-        "object_store_memory": 128 << 20,
+        "object_store_memory": store_bytes,
     }
 
 

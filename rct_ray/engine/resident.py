@@ -18,7 +18,7 @@ import numpy as np
 
 from rct_ray.engine.block_holder import Block, BlockHolder, MissingBlock, Source
 from rct_ray.engine.errors import EngineError
-from rct_ray.engine.ray_session import import_ray, own_sigterm
+from rct_ray.engine.ray_session import import_ray, own_sigterm, settings
 
 # Calls in flight for each actor: one that runs and one that waits.
 _AHEAD = 2
@@ -55,7 +55,8 @@ class ResidentBlocks:
         self._started = not ray.is_initialized()
         if self._started:
             with own_sigterm():
-                ray.init(**_settings(address or os.environ.get("RAY_ADDRESS") or "local", workers))
+                joined = address or os.environ.get("RAY_ADDRESS") or "local"
+                ray.init(**settings(joined, workers or os.cpu_count() or 1, _STORE_BYTES))
         self.workers = workers or max(1, int(ray.available_resources().get("CPU", 1)))
         self._body = ray.remote(num_cpus=1)(BlockHolder)
         self._actors: dict[int, Any] = {}
@@ -244,20 +245,6 @@ class _Pass:
             del self._flight[reference]
         self._suspects[slot].update(gone.values())
         self._queues[slot].extendleft(reversed(gone.values()))
-
-
-def _settings(address: str, workers: int | None) -> dict[str, Any]:
-    if address != "local":
-        return {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    return {
-        "address": "local",
-        "num_cpus": workers or os.cpu_count() or 1,
-        "num_gpus": 0,
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "object_store_memory": _STORE_BYTES,
-    }
 
 
 def _fetch(reference: Any) -> Any:
